@@ -1,0 +1,53 @@
+"""sciplat: bring the code to the data. Sky catalogs and images partitioned by sky pixel, measured where they lie."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sciplat.ingest.catalog import ingest_catalog
+    from sciplat.ingest.images import ingest_images
+    from sciplat.lazy.catalog import Catalog, open_catalog
+    from sciplat.lazy.images import Images, open_images
+    from sciplat.sky.cell import Cell
+    from sciplat.sky.region import Box, Cone, Moc, Polygon
+
+__version__ = "0.1.0"
+__all__ = [
+    "Box",
+    "Catalog",
+    "Cell",
+    "Cone",
+    "Images",
+    "Moc",
+    "Polygon",
+    "ingest_catalog",
+    "ingest_images",
+    "open_catalog",
+    "open_images",
+]
+
+# loaded on first use: `import sciplat` takes milliseconds
+_HOMES = {
+    "Box": "sciplat.sky.region",
+    "Catalog": "sciplat.lazy.catalog",
+    "Cell": "sciplat.sky.cell",
+    "Cone": "sciplat.sky.region",
+    "Images": "sciplat.lazy.images",
+    "Moc": "sciplat.sky.region",
+    "Polygon": "sciplat.sky.region",
+    "ingest_catalog": "sciplat.ingest.catalog",
+    "ingest_images": "sciplat.ingest.images",
+    "open_catalog": "sciplat.lazy.catalog",
+    "open_images": "sciplat.lazy.images",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sciplat' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,1 @@
+"""A simulated survey with known truth, and the report on how well it was measured."""

@@ -1,0 +1,166 @@
+"""Every exception of sciplat: what was asked, what was found, what to try.
+
+Each class also inherits the builtin that a Python user would catch, and survives pickling, because errors
+travel from workers to the notebook.
+"""
+
+from typing import Any, Literal
+
+Kind = Literal["usage", "transient", "fatal"]
+
+
+class SciplatError(Exception):
+    """Base of all errors that sciplat raises on purpose.
+
+    Parameters
+    ----------
+    what : str
+        What was asked for, and what is wrong with it, in one line.
+    found : str, optional
+        What was found instead.
+    hint : str, optional
+        What to try.
+
+    Attributes
+    ----------
+    code : str
+        A short stable name for programs.
+    kind : {"usage", "transient", "fatal"}
+        Whether to correct the call, to try again, or to give up.
+    """
+
+    code: str = "error"
+    kind: Kind = "fatal"
+
+    def __init__(self, what: str, *, found: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.found = found
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.found:
+            lines.append(f"  found  {self.found}")
+        if self.hint:
+            lines.append(f"  try    {self.hint}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.what, self.found, self.hint)
+
+
+class AngleError(SciplatError, ValueError):
+    """A text or number that is no angle, or an angle without a unit."""
+
+    code = "angle"
+    kind: Kind = "usage"
+
+
+class RegionError(SciplatError, ValueError):
+    """A region or cell that cannot exist on the sky."""
+
+    code = "region"
+    kind: Kind = "usage"
+
+
+class ArgumentError(SciplatError, ValueError):
+    """An argument outside what a call accepts."""
+
+    code = "argument"
+    kind: Kind = "usage"
+
+
+class ColumnError(SciplatError, KeyError):
+    """A column that is not there."""
+
+    code = "column"
+    kind: Kind = "usage"
+
+    __str__ = SciplatError.__str__  # KeyError would show the repr
+
+
+class PositionError(SciplatError, ValueError):
+    """A sky position that is missing, not a number, or off the sphere."""
+
+    code = "position"
+    kind: Kind = "usage"
+
+
+class InputNotFound(SciplatError, FileNotFoundError):
+    """No file where input was expected."""
+
+    code = "input-not-found"
+    kind: Kind = "usage"
+
+    __str__ = SciplatError.__str__
+
+
+class InputError(SciplatError, ValueError):
+    """A foreign file that cannot be read or understood."""
+
+    code = "input"
+    kind: Kind = "usage"
+
+
+class WcsError(InputError):
+    """An image without a usable celestial coordinate system."""
+
+    code = "wcs"
+
+
+class ProfileError(SciplatError, ValueError):
+    """A reader profile that does not exist or does not make sense."""
+
+    code = "profile"
+    kind: Kind = "usage"
+
+
+class StoreExists(SciplatError, FileExistsError):
+    """A store stands already where a new one was to be made."""
+
+    code = "store-exists"
+    kind: Kind = "usage"
+
+    __str__ = SciplatError.__str__
+
+
+class StoreNotFound(SciplatError, FileNotFoundError):
+    """No store, or no such version of it, at the URL."""
+
+    code = "store-not-found"
+    kind: Kind = "usage"
+
+    __str__ = SciplatError.__str__
+
+
+class StoreCorrupt(SciplatError, OSError):
+    """Bytes of a store that are not what its manifest promises."""
+
+    code = "store-corrupt"
+
+    __str__ = SciplatError.__str__
+
+
+class ConflictError(SciplatError, RuntimeError):
+    """Two writers changed the same cell."""
+
+    code = "conflict"
+    kind: Kind = "transient"
+
+
+class MeasurementError(SciplatError, AssertionError):
+    """Measured numbers that do not agree with the known truth."""
+
+    code = "measurement"
+
+
+class MissingDependency(SciplatError, ImportError):
+    """An optional library that this call needs is not installed."""
+
+    code = "missing-dependency"
+    kind: Kind = "usage"
+
+
+def _rebuild(cls: type[SciplatError], what: str, found: str, hint: str) -> SciplatError:
+    return cls(what, found=found, hint=hint)

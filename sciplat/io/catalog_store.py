@@ -1,0 +1,188 @@
+"""Catalog stores: a HATS collection of Parquet files, one for each cell, with versions and checksums.
+
+Rows of a cell are sorted by `_healpix_29`; a reader prunes cells, then row groups, then rows.
+"""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from sciplat.errors import ColumnError, StoreCorrupt
+from sciplat.io import hats
+from sciplat.io.publish import FileEntry, Manifest, read_manifest
+from sciplat.io.storage import LocalStorage, Storage, sha256
+from sciplat.sky.cell import MAX_ORDER, Cell
+from sciplat.sky.coverage import Coverage
+
+ROW_GROUP = 120_000  # rows: a small cone touches one or two groups
+
+
+@dataclass(frozen=True)
+class CellEntry:
+    """One cell of a catalog version and its file."""
+
+    cell: Cell
+    file: FileEntry
+
+
+@dataclass(frozen=True)
+class CatalogStore:
+    """One pinned version of a catalog on storage.
+
+    Parameters
+    ----------
+    storage : Storage
+    manifest : Manifest
+    """
+
+    storage: Storage
+    manifest: Manifest = field(repr=False)
+
+    @cached_property
+    def entries(self) -> tuple[CellEntry, ...]:
+        """The cells with their files, in the order of the sky."""
+        named = ((hats.parse_cell_path(file.path), file) for file in self.manifest.files if file.rows)
+        entries = (CellEntry(cell, file) for cell, file in named if cell is not None)
+        return tuple(sorted(entries, key=lambda entry: entry.cell.start))
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Names, types, units and descriptions of the columns."""
+        return pq.read_schema(io.BytesIO(self._small_file("dataset/_common_metadata"))).remove_metadata()
+
+    @cached_property
+    def _rows_before(self) -> NDArray[np.int64]:
+        """Rows before each HEALPix pixel of the sky map, and in all."""
+        return np.concatenate([[0], np.cumsum(hats.parse_sky_map(self._small_file("skymap.fits")))])
+
+    def expected_rows(self, cell: Cell) -> float:
+        """Return the rows in a cell: exact down to order 8, below that spread evenly over the cell of order 8."""
+        shift = 2 * (MAX_ORDER - hats.MAP_ORDER)
+        first, last = cell.start >> shift, max(cell.stop >> shift, (cell.start >> shift) + 1)
+        part = min((cell.stop - cell.start) / (1 << shift), 1.0)
+        return float(self._rows_before[last] - self._rows_before[first]) * part
+
+    def _small_file(self, name: str) -> bytes:
+        path = f"{self.manifest.folder}/{name}"
+        entry = next(file for file in self.manifest.files if file.path == path)
+        data = self.storage.read(path)
+        if sha256(data) != entry.sha256:
+            raise _damaged(path, "content differs from its digest")
+        return data
+
+    @property
+    def position(self) -> tuple[str, str]:
+        """Names of the columns of right ascension and declination."""
+        ra, dec = self.manifest.properties["position"]
+        return str(ra), str(dec)
+
+
+def open_catalog_store(storage: Storage, version: int | None = None) -> CatalogStore:
+    """Open a version of a catalog, the newest unless `version` is given; reads its manifest only.
+
+    Raises
+    ------
+    StoreNotFound, StoreCorrupt
+        If there is none, or its manifest is damaged.
+    """
+    manifest = read_manifest(storage, version)
+    if version is None and isinstance(storage, LocalStorage):
+        _repair_pointer(storage, manifest)
+    return CatalogStore(storage, manifest)
+
+
+def store_name(storage: Storage) -> str:
+    """Return the last part of the store's URL."""
+    return storage.url.rstrip("/").rsplit("/", 1)[-1] or "catalog"
+
+
+def read_cell(
+    storage: Storage,
+    file: FileEntry,
+    columns: Sequence[str] | None = None,
+    ranges: NDArray[np.int64] | None = None,
+) -> pa.Table:
+    """Read the rows of one file.
+
+    Parameters
+    ----------
+    storage : Storage
+        Of the catalog.
+    file : FileEntry
+        As the manifest has it: the footer must be what was written.
+    columns : sequence of str, optional
+        In this order; all by default.
+    ranges : ndarray of int64, shape (n, 2), optional
+        Sorted half-open ranges of order-29 indices: only these rows, and only row groups that may hold them.
+
+    Raises
+    ------
+    StoreCorrupt
+        If the file is missing, truncated or damaged.
+    ColumnError
+        If a column is not there.
+    """
+    wanted = None if columns is None else list(dict.fromkeys([*columns, hats.HEALPIX_COLUMN]))
+    try:
+        with storage.open(file.path) as source:
+            metadata = _checked_footer(source, file)
+            reader = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True)
+            if wanted is not None and (missing := set(wanted) - set(reader.schema_arrow.names)):
+                raise ColumnError(
+                    f"the catalog has no column {sorted(missing)[0]!r}", found=", ".join(reader.schema_arrow.names)
+                )
+            groups = _groups(metadata, ranges)
+            table = reader.read_row_groups(groups, columns=wanted, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        if isinstance(error, StoreCorrupt):
+            raise
+        raise _damaged(file.path, str(error)) from None
+    if ranges is not None:
+        table = table.filter(pa.array(Coverage(ranges).contains(table[hats.HEALPIX_COLUMN].to_numpy())))
+    return table if columns is None else table.select(list(columns))
+
+
+def _repair_pointer(storage: Storage, manifest: Manifest) -> None:
+    """Let `collection.properties` name the newest version, should a crash have kept its writer from doing so."""
+    # a store that only its owner may write to is read as it is
+    with contextlib.suppress(OSError):
+        current = hats.parse_properties(storage.read(hats.COLLECTION)) if hats.COLLECTION in storage.names("") else {}
+        if current.get("hats_primary_table_url") != manifest.folder:
+            storage.write(hats.COLLECTION, hats.collection_properties(store_name(storage), manifest.folder))
+
+
+def _checked_footer(source: Any, file: FileEntry) -> pq.FileMetaData:
+    """Parse the footer once it is known to be the written one: a flipped bit there can end the interpreter."""
+    source.seek(max(file.size - 8 - file.footer, 0))
+    tail = source.read()
+    if len(tail) != file.footer + 8 or sha256(tail[:-8]) != file.footer_sha256 or tail[-4:] != b"PAR1":
+        raise _damaged(file.path, "the footer differs from its digest")
+    return pq.read_metadata(io.BytesIO(b"PAR1" + tail))
+
+
+def _groups(metadata: pq.FileMetaData, ranges: NDArray[np.int64] | None) -> list[int]:
+    """Return the row groups whose span of `_healpix_29` meets the ranges."""
+    groups = list(range(metadata.num_row_groups))
+    if ranges is None or not groups:
+        return groups
+    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    column = names.index(hats.HEALPIX_COLUMN)
+    chosen = []
+    for group in groups:
+        span = metadata.row_group(group).column(column).statistics
+        place = int(np.searchsorted(ranges[:, 1], span.min, side="right"))
+        if place < len(ranges) and ranges[place, 0] <= span.max:
+            chosen.append(group)
+    return chosen
+
+
+def _damaged(path: str, found: str) -> StoreCorrupt:
+    return StoreCorrupt(f"the file {path} is damaged", found=found, hint="sciplat verify names all damaged files")

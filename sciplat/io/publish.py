@@ -1,0 +1,217 @@
+"""Versions of a store: small manifests, created if absent, that name every file with its size and digest.
+
+A reader pins a manifest and never sees half of a version. A writer that finds its number taken has lost against
+another one and says so.
+"""
+
+import json
+import uuid
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from sciplat.errors import ConflictError, StoreCorrupt, StoreExists, StoreNotFound
+from sciplat.io.storage import Storage, sha256
+
+FORMAT = 1  # of the manifest; a reader refuses a newer one
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a version.
+
+    Parameters
+    ----------
+    path : str
+        Relative to the store.
+    size : int
+        Bytes.
+    sha256 : str
+        Of the whole file.
+    rows : int
+        Rows of a Parquet file, 0 for other files.
+    footer : int
+        Bytes of a Parquet footer, 0 for other files.
+    footer_sha256 : str
+        Of the footer: it is checked before anything parses it.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    rows: int = 0
+    footer: int = 0
+    footer_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one version of a store consists of.
+
+    Parameters
+    ----------
+    number : int
+        1 for the first version.
+    write_id : str
+        Random name of the write that made it: keeps two writers apart.
+    parent : int or None
+        The version that this one follows.
+    folder : str
+        Folder of the version, relative to the store.
+    properties : dict
+        What the store says of itself (frame, columns, rows per cell...), JSON values.
+    files : tuple of FileEntry
+    """
+
+    number: int
+    write_id: str
+    parent: int | None
+    folder: str
+    properties: dict[str, Any]
+    files: tuple[FileEntry, ...] = field(repr=False)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole version."""
+        return sum(entry.rows for entry in self.files)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole version."""
+        return sum(entry.size for entry in self.files)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over path and digest of every file with rows: equal rows in equal cells, equal digest."""
+        data = (entry for entry in self.files if entry.rows)
+        lines = sorted(f"{entry.path.removeprefix(self.folder)} {entry.sha256}" for entry in data)
+        return sha256("\n".join(lines).encode())
+
+    def to_json(self) -> bytes:
+        """Return the manifest with a digest of its own text."""
+        body = asdict(self) | {"format": FORMAT, "rows": self.rows}
+        text = json.dumps(body, sort_keys=True)
+        return json.dumps({"sha256": sha256(text.encode()), "manifest": body}, sort_keys=True, indent=1).encode()
+
+
+def new_write_id() -> str:
+    """Return a random name for one write."""
+    return uuid.uuid4().hex[:12]
+
+
+def version_numbers(storage: Storage) -> list[int]:
+    """Return the numbers of all published versions, ascending."""
+    stems = (name.removesuffix(".json") for name in storage.names("versions"))
+    return sorted(int(stem) for stem in stems if stem.isdecimal())
+
+
+def read_manifest(storage: Storage, number: int | None = None) -> Manifest:
+    """Return a version's manifest, the newest unless `number` is given.
+
+    Raises
+    ------
+    StoreNotFound
+        If there is no store or no such version.
+    StoreCorrupt
+        If the manifest's text is not what was written.
+    """
+    numbers = version_numbers(storage)
+    if not numbers:
+        raise StoreNotFound(f"there is no sciplat store at {storage.url}", hint="ingest one, or check the path")
+    chosen = numbers[-1] if number is None else number
+    if chosen not in numbers:
+        raise StoreNotFound(f"{storage.url} has no version {chosen}", found=f"versions {numbers}")
+    return _parse_manifest(storage.read(f"versions/{chosen}.json"), f"{storage.url}/versions/{chosen}.json")
+
+
+def _parse_manifest(data: bytes, where: str) -> Manifest:
+    try:
+        outer = json.loads(data)
+        body = dict(outer["manifest"])
+        if sha256(json.dumps(body, sort_keys=True).encode()) != outer["sha256"]:
+            raise StoreCorrupt(f"the manifest {where} is damaged", hint="restore the file from a copy")
+        version = body.pop("format")
+        body.pop("rows")
+        if version > FORMAT:
+            raise StoreCorrupt(
+                f"the store's format {version} is newer than this sciplat", found=where, hint="upgrade sciplat"
+            )
+        files = tuple(FileEntry(**entry) for entry in body.pop("files"))
+        return Manifest(**body, files=files)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreCorrupt(
+            f"the manifest {where} is damaged", found=repr(error), hint="restore the file from a copy"
+        ) from None
+
+
+def check_absent(storage: Storage, leftovers: tuple[str, ...] = ("v1-",)) -> None:
+    """Refuse a place where something stands already.
+
+    Parameters
+    ----------
+    storage : Storage
+    leftovers : tuple of str
+        Beginnings of names that a write which never ended may have left; they are no obstacle.
+
+    Raises
+    ------
+    StoreExists
+        If there is a store, or a folder with other files in it.
+    """
+    if version_numbers(storage):
+        raise StoreExists(
+            f"a store stands already at {storage.url}", hint="another URL; .write(url, replace=True) for a new version"
+        )
+    if others := [name for name in storage.names("") if not name.startswith(leftovers)]:
+        raise StoreExists(f"{storage.url} is not empty", found=", ".join(others[:3]), hint="another URL")
+
+
+def commit(storage: Storage, manifest: Manifest) -> Manifest:
+    """Make a version visible; its files are complete.
+
+    Raises
+    ------
+    ConflictError
+        If another writer has published a version with this number first.
+    """
+    path = f"versions/{manifest.number}.json"
+    if storage.create(path, manifest.to_json()):
+        return manifest
+    # an answer may have been lost on the way although the object was made: the write id tells
+    winner = read_manifest(storage, manifest.number)
+    if winner.write_id != manifest.write_id:
+        raise ConflictError(
+            f"version {manifest.number} of {storage.url} was published by another writer",
+            found=f"write {winner.write_id}, this is {manifest.write_id}",
+            hint="read the new version and write again",
+        )
+    return winner
+
+
+def next_manifest(parent: Manifest | None, manifest: Manifest) -> Manifest:
+    """Return `manifest` with the number and parent that follow `parent`."""
+    if parent is None:
+        return replace(manifest, number=1, parent=None)
+    return replace(manifest, number=parent.number + 1, parent=parent.number)
+
+
+def file_entry(path: str, data: bytes | memoryview, *, rows: int = 0, footer: int = 0) -> FileEntry:
+    """Return the entry of a file with this content; a Parquet `footer` ends 8 bytes before the file does."""
+    size = len(data)
+    tail = sha256(data[size - 8 - footer : size - 8]) if footer else ""
+    return FileEntry(path, size, sha256(data), rows, footer, tail)
+
+
+def verify_files(storage: Storage, manifest: Manifest) -> list[str]:
+    """Return a line for every file that is not what the manifest promises, empty if all are."""
+    problems = []
+    for entry in manifest.files:
+        try:
+            data = storage.read(entry.path)
+        except FileNotFoundError:
+            problems.append(f"{entry.path}: missing")
+            continue
+        if len(data) != entry.size:
+            problems.append(f"{entry.path}: {len(data)} bytes instead of {entry.size}")
+        elif sha256(data) != entry.sha256:
+            problems.append(f"{entry.path}: content differs from its digest")
+    return problems

@@ -1,0 +1,260 @@
+"""Bytes at a URL: whole objects that appear complete or not at all, on local disks and on object storage.
+
+Local files get their final name by a rename after their content has reached the disk; object storage makes an
+object visible when its single PUT is complete. Temporary names begin with a dot.
+"""
+
+import hashlib
+import os
+import shutil
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sciplat.errors import ArgumentError
+
+
+def sha256(data: bytes | memoryview) -> str:
+    """Return the hexadecimal SHA-256 of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class Storage(ABC):
+    """A folder of objects. Paths are relative to it, with forward slashes."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """The folder's absolute URL, or path on a local disk."""
+
+    @abstractmethod
+    def child(self, path: str) -> "Storage":
+        """Return the folder `path` below this one."""
+
+    @abstractmethod
+    def read(self, path: str) -> bytes:
+        """Return an object; FileNotFoundError if there is none."""
+
+    @abstractmethod
+    def size(self, path: str) -> int:
+        """Return the bytes of an object; FileNotFoundError if there is none."""
+
+    @abstractmethod
+    def open(self, path: str) -> BinaryIO:
+        """Return a seekable reader of an object."""
+
+    @abstractmethod
+    def write(self, path: str, data: bytes | memoryview) -> None:
+        """Make or replace an object as a whole; it is on the disk when this returns."""
+
+    @abstractmethod
+    def create(self, path: str, data: bytes) -> bool:
+        """Make an object unless there is one; return whether it was made."""
+
+    @abstractmethod
+    def names(self, path: str) -> list[str]:
+        """Return the sorted names in a folder, without those that begin with a dot; empty if there is none."""
+
+    @abstractmethod
+    def remove(self, path: str) -> None:
+        """Remove an object or a folder with all below it; nothing happens if there is none."""
+
+
+@dataclass(frozen=True)
+class LocalStorage(Storage):
+    """A folder on a local disk."""
+
+    root: Path
+
+    @property
+    def url(self) -> str:
+        """The absolute path."""
+        return str(self.root)
+
+    def child(self, path: str) -> "LocalStorage":
+        """Return the folder `path` below this one."""
+        return LocalStorage(self.root / path)
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a file."""
+        return (self.root / path).read_bytes()
+
+    def size(self, path: str) -> int:
+        """Return the bytes of a file."""
+        return (self.root / path).stat().st_size
+
+    def open(self, path: str) -> BinaryIO:
+        """Return a reader of a file."""
+        return (self.root / path).open("rb")
+
+    def write(self, path: str, data: bytes | memoryview) -> None:
+        """Write a file under a temporary name, sync it, and rename it."""
+        target = self.root / path
+        temporary = self._temporary(target, data)
+        try:
+            temporary.replace(target)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(target.parent)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Give a complete file its name by a hard link, which fails if the name is taken."""
+        target = self.root / path
+        temporary = self._temporary(target, data)
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        sync_folder(target.parent)
+        return True
+
+    def names(self, path: str) -> list[str]:
+        """Return the sorted names in a folder."""
+        folder = self.root / path
+        if not folder.is_dir():
+            return []
+        return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+
+    def remove(self, path: str) -> None:
+        """Remove a file or folder."""
+        target = self.root / path
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
+    @staticmethod
+    def _temporary(target: Path, data: bytes | memoryview) -> Path:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        return temporary
+
+
+@dataclass(frozen=True)
+class ObjectStorage(Storage):
+    """A folder of any fsspec file system: s3, http (for reading), memory.
+
+    Parameters
+    ----------
+    address : str
+        URL with its protocol.
+    options : Mapping
+        Given to the file system; may hold credentials, so it is never shown.
+    """
+
+    address: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def url(self) -> str:
+        """The URL."""
+        return self.address
+
+    def child(self, path: str) -> "ObjectStorage":
+        """Return the folder `path` below this one."""
+        return ObjectStorage(f"{self.address}/{path}", self.options)
+
+    @property
+    def _system(self) -> tuple[Any, str]:
+        import fsspec
+
+        # fsspec keeps one instance for equal arguments, so this is cheap and the class stays picklable
+        system, root = fsspec.core.url_to_fs(self.address, **self.options)
+        return system, root.rstrip("/")
+
+    def _locate(self, path: str) -> tuple[Any, str]:
+        system, root = self._system
+        return system, f"{root}/{path}" if path else root
+
+    def read(self, path: str) -> bytes:
+        """Return an object."""
+        system, full = self._locate(path)
+        data: bytes = system.cat_file(full)
+        return data
+
+    def size(self, path: str) -> int:
+        """Return the bytes of an object."""
+        system, full = self._locate(path)
+        return int(system.size(full))
+
+    def open(self, path: str) -> BinaryIO:
+        """Return a reader of an object."""
+        system, full = self._locate(path)
+        reader: BinaryIO = system.open(full, "rb")
+        return reader
+
+    def write(self, path: str, data: bytes | memoryview) -> None:
+        """Put an object."""
+        system, full = self._locate(path)
+        system.pipe_file(full, bytes(data))
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Put an object on the condition that there is none."""
+        system, full = self._locate(path)
+        try:
+            system.pipe_file(full, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def names(self, path: str) -> list[str]:
+        """Return the sorted names in a folder."""
+        system, full = self._locate(path)
+        system.invalidate_cache(full)
+        try:
+            listed = system.ls(full, detail=False)
+        except FileNotFoundError:
+            return []
+        found = {entry.rstrip("/").rsplit("/", 1)[-1] for entry in listed}
+        return sorted(name for name in found if not name.startswith("."))
+
+    def remove(self, path: str) -> None:
+        """Remove an object or all objects below a folder."""
+        system, full = self._locate(path)
+        if system.exists(full):
+            system.rm(full, recursive=True)
+
+
+def open_storage(url: "str | os.PathLike[str]", options: Mapping[str, Any] | None = None) -> Storage:
+    """Return the storage at a path or URL; a relative path is made absolute now.
+
+    Raises
+    ------
+    ArgumentError
+        If the URL's protocol is unknown, or is one that chains several file systems.
+    """
+    text = os.fspath(url)
+    if "::" in text:
+        raise ArgumentError(f"the URL {text!r} chains file systems", hint="a plain path or one protocol")
+    protocol, mark, rest = text.partition("://")
+    if not mark or protocol == "file":
+        path = Path(rest if mark else text).expanduser()
+        return LocalStorage(path if path.is_absolute() else Path.cwd() / path)
+    import fsspec
+
+    if protocol not in fsspec.available_protocols():
+        raise ArgumentError(f"the protocol of {text!r} is unknown", hint="a path, s3://, https:// or memory://")
+    return ObjectStorage(text.rstrip("/"), dict(options or {}))
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The vocabulary of the sky: angles, cells, regions, coverages, frames, and what meets what."""

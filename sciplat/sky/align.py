@@ -1,0 +1,62 @@
+"""Which cells, coverages and images meet: arithmetic on sorted ranges of order-29 indices."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciplat.sky.cell import MAX_ORDER, Cell
+from sciplat.sky.coverage import Coverage, Ranges
+
+
+def meeting_pairs(left: Ranges, right: Ranges) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return all pairs of ranges that share an index.
+
+    Parameters
+    ----------
+    left : ndarray of int64, shape (n, 2)
+        Half-open ranges in any order; they may overlap each other.
+    right : ndarray of int64, shape (m, 2)
+        Half-open ranges, sorted and disjoint.
+
+    Returns
+    -------
+    left_index, right_index : ndarray of int64
+        One entry for each pair, ordered by left, then right.
+    """
+    first = np.searchsorted(right[:, 1], left[:, 0], side="right")
+    last = np.searchsorted(right[:, 0], left[:, 1], side="left")
+    counts = np.maximum(last - first, 0)
+    left_index = np.repeat(np.arange(len(left)), counts)
+    offsets = np.arange(len(left_index)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return left_index, np.repeat(first, counts) + offsets
+
+
+def common_cells(cells: list[Cell], coverage: Coverage, order: int) -> list[tuple[Cell, int]]:
+    """Return the parts of `cells` that may touch `coverage`, none coarser than `order`.
+
+    Parameters
+    ----------
+    cells : list of Cell
+        Disjoint, in the order of the sky.
+    coverage : Coverage
+    order : int
+        A cell coarser than this is cut into cells of this order; a finer one is kept whole.
+
+    Returns
+    -------
+    list of (Cell, int)
+        Disjoint cells in the order of the sky, each with the index of the cell it is part of.
+    """
+    touched = coverage.degraded(order).ranges
+    ranges = np.array([(cell.start, cell.stop) for cell in cells], dtype=np.int64).reshape(-1, 2)
+    size = 1 << 2 * (MAX_ORDER - order)
+    parts: list[tuple[Cell, int]] = []
+    for whole, part in zip(*meeting_pairs(ranges, touched), strict=True):
+        cell = cells[whole]
+        if cell.order >= order:
+            if not parts or parts[-1][1] != whole:
+                parts.append((cell, int(whole)))
+            continue
+        start = max(cell.start, int(touched[part, 0]))
+        stop = min(cell.stop, int(touched[part, 1]))
+        parts.extend((Cell(order, place // size), int(whole)) for place in range(start, stop, size))
+    return parts

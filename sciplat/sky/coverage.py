@@ -1,0 +1,154 @@
+"""Coverages: sets of cells of mixed order, kept as sorted ranges of order-29 indices."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sciplat.sky.cell import MAX_ORDER, Cell, cell_area, cell_ranges
+
+if TYPE_CHECKING:
+    from mocpy import MOC
+
+Ranges = NDArray[np.int64]
+_FIRST_CODES = np.int64(4) << 2 * np.arange(MAX_ORDER + 1)  # the first NUNIQ code of every order
+_OUTLINE_CELLS = 32  # cells across a polygon: fine enough to follow it, coarse enough to stay small
+
+
+@dataclass(frozen=True, eq=False)
+class Coverage:
+    """A part of the sky made of whole cells (a MOC).
+
+    Parameters
+    ----------
+    ranges : ndarray of int64, shape (n, 2)
+        Half-open ranges of order-29 indices, sorted, disjoint and not touching.
+    """
+
+    ranges: Ranges
+
+    @classmethod
+    def from_moc(cls, moc: "MOC") -> "Coverage":
+        """Return the coverage of a mocpy MOC."""
+        return cls(np.asarray(moc.to_depth29_ranges).astype(np.int64).reshape(-1, 2))
+
+    @classmethod
+    def from_cells(cls, cells: list[Cell]) -> "Coverage":
+        """Return the union of `cells`."""
+        return cls(_merged(cell_ranges(cells)))
+
+    @classmethod
+    def from_uniq(cls, uniq: ArrayLike) -> "Coverage":
+        """Return the union of cells in MOC's NUNIQ coding, 4 * 4**order + index."""
+        codes = np.asarray(uniq, dtype=np.int64)
+        order = np.searchsorted(_FIRST_CODES, codes, side="right") - 1
+        shift = 2 * (MAX_ORDER - order)
+        index = codes - (np.int64(4) << (2 * order))
+        return cls(_merged(np.stack([index << shift, (index + 1) << shift], axis=1)))
+
+    def to_uniq(self) -> NDArray[np.int64]:
+        """Return the fewest cells that make this coverage, in NUNIQ coding, sorted by position on the sky."""
+        codes = []
+        for first, last in self.ranges.tolist():
+            start = first
+            while start < last:
+                level = _largest_step(start, last - start)
+                codes.append((4 << 2 * (MAX_ORDER - level)) + (start >> 2 * level))
+                start += 1 << 2 * level
+        return np.array(codes, dtype=np.int64)
+
+    def degraded(self, order: int) -> "Coverage":
+        """Return the union of all cells of `order` that this coverage touches."""
+        shift = 2 * (MAX_ORDER - order)
+        first, last = self.ranges[:, 0] >> shift, -(-self.ranges[:, 1] >> shift)
+        return Coverage(_merged(np.stack([first << shift, last << shift], axis=1)))
+
+    def union(self, *others: "Coverage") -> "Coverage":
+        """Return what any of the coverages covers."""
+        return Coverage(_merged(np.concatenate([self.ranges, *(other.ranges for other in others)])))
+
+    def contains(self, index: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return for each order-29 index whether it lies inside; shape (n,)."""
+        # an index is inside when more ranges have begun than have ended
+        begun = np.searchsorted(self.ranges[:, 0], index, side="right")
+        ended = np.searchsorted(self.ranges[:, 1], index, side="right")
+        inside: NDArray[np.bool_] = begun > ended
+        return inside
+
+    def clipped(self, start: int, stop: int, *, limit: int = 64) -> Ranges:
+        """Return the ranges inside [start, stop), at most `limit` of them: the smallest gaps are filled."""
+        first = np.searchsorted(self.ranges[:, 1], start, side="right")
+        last = np.searchsorted(self.ranges[:, 0], stop, side="left")
+        inside = np.clip(self.ranges[first:last], start, stop)
+        if len(inside) <= limit:
+            return inside
+        gaps = inside[1:, 0] - inside[:-1, 1]
+        kept = np.sort(np.argsort(gaps, kind="stable")[len(gaps) - limit + 1 :])
+        return np.stack(
+            [inside[np.concatenate([[0], kept + 1]), 0], inside[np.concatenate([kept, [len(inside) - 1]]), 1]], axis=1
+        )
+
+    def meets(self, start: int, stop: int) -> bool:
+        """Return whether any order-29 index in [start, stop) lies inside."""
+        place = int(np.searchsorted(self.ranges[:, 1], start, side="right"))
+        return place < len(self.ranges) and bool(self.ranges[place, 0] < stop)
+
+    def length_in(self, cell: Cell) -> int:
+        """Return how many order-29 cells lie in this coverage and in `cell`."""
+        inside = np.minimum(self.ranges[:, 1], cell.stop) - np.maximum(self.ranges[:, 0], cell.start)
+        return int(np.maximum(inside, 0).sum())
+
+    @property
+    def length(self) -> int:
+        """How many order-29 cells there are."""
+        return int((self.ranges[:, 1] - self.ranges[:, 0]).sum())
+
+    @property
+    def area(self) -> float:
+        """Square degrees."""
+        return self.length * cell_area(MAX_ORDER)
+
+
+def outline_coverage(ra: NDArray[np.float64], dec: NDArray[np.float64]) -> Coverage:
+    """Return a superset of the polygon with the given vertices, its smaller side.
+
+    The cells are 1/32 of the polygon's size and one ring of neighbours is added, because neither the true
+    outline between two vertices nor the edges of cells are great circles.
+
+    Parameters
+    ----------
+    ra, dec : ndarray, shape (n,)
+        Vertices in order, degrees.
+    """
+    import astropy.units as u
+    from mocpy import MOC
+
+    moc = MOC.from_polygon(ra * u.deg, dec * u.deg, max_depth=_outline_order(ra, dec))
+    return Coverage.from_moc(moc.add_neighbours())
+
+
+def _outline_order(ra: NDArray[np.float64], dec: NDArray[np.float64]) -> int:
+    lon, lat = np.radians(ra), np.radians(dec)
+    vectors = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
+    size = np.degrees(np.linalg.norm(vectors.max(axis=0) - vectors.min(axis=0)))
+    # a cell of order k is about 58.6 / 2**k degrees wide
+    order = np.log2(58.6 * _OUTLINE_CELLS / max(float(size), 1e-7))
+    return int(np.clip(np.ceil(order), 0, MAX_ORDER - 1))
+
+
+def _merged(ranges: Ranges) -> Ranges:
+    """Return the ranges sorted, with those that overlap or touch made one."""
+    if len(ranges) < 2:
+        return ranges
+    ordered = ranges[np.argsort(ranges[:, 0], kind="stable")]
+    reach = np.maximum.accumulate(ordered[:, 1])
+    opens = np.flatnonzero(np.concatenate([[True], ordered[1:, 0] > reach[:-1]]))
+    closes = np.concatenate([opens[1:] - 1, [len(ordered) - 1]])
+    return np.stack([ordered[opens, 0], reach[closes]], axis=1)
+
+
+def _largest_step(start: int, length: int) -> int:
+    """Return the largest level whose cells (4**level indices) fit at `start` within `length`."""
+    aligned = (start & -start).bit_length() - 1 if start else 2 * MAX_ORDER
+    return min(aligned // 2, (length.bit_length() - 1) // 2, MAX_ORDER)

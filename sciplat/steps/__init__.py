@@ -1,0 +1,1 @@
+"""Eager science on one cell: validate, allocate, call the kernel, name the columns. No files."""

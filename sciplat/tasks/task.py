@@ -1,0 +1,91 @@
+"""Tasks: a step bound to one cell and to what it must read. They travel to workers, so they hold no open files."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from sciplat.io.catalog_store import read_cell
+from sciplat.io.publish import FileEntry
+from sciplat.io.storage import Storage
+from sciplat.sky.cell import Cell
+from sciplat.sky.coverage import Coverage
+from sciplat.sky.region import Region
+
+
+class Task(Protocol):
+    """Work on one cell of a result."""
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that all rows of the result lie in."""
+        ...
+
+    def run(self) -> pa.Table:
+        """Read, compute, and return the rows, sorted by `_healpix_29`."""
+        ...
+
+
+@dataclass(frozen=True)
+class ScanTask:
+    """Read one cell of a catalog, or the part of it that lies in a finer cell or in a region.
+
+    Parameters
+    ----------
+    storage : Storage
+        Of the catalog.
+    file : FileEntry
+    cell : Cell
+        Rows outside are left out.
+    columns : tuple of str
+    cover : Coverage, optional
+        Rows outside may be left out, and row groups outside are not read.
+    """
+
+    storage: Storage
+    file: FileEntry
+    cell: Cell
+    columns: tuple[str, ...]
+    cover: Coverage | None = None
+
+    def run(self) -> pa.Table:
+        """Read the rows."""
+        cover = Coverage.from_cells([self.cell]) if self.cover is None else self.cover
+        return read_cell(self.storage, self.file, self.columns, cover.clipped(self.cell.start, self.cell.stop))
+
+
+@dataclass(frozen=True)
+class WithinTask:
+    """Keep the rows of another task that lie in a region."""
+
+    inner: Task
+    region: Region
+    position: tuple[str, str]
+
+    @property
+    def cell(self) -> Cell:
+        """The other task's cell."""
+        return self.inner.cell
+
+    def run(self) -> pa.Table:
+        """Run the other task and keep the rows inside."""
+        table = self.inner.run()
+        ra, dec = (table[name].to_numpy() for name in self.position)
+        return table.filter(pa.array(self.region.contains(ra, dec)))
+
+
+@dataclass(frozen=True)
+class SelectTask:
+    """Keep some columns of another task."""
+
+    inner: Task
+    columns: tuple[str, ...]
+
+    @property
+    def cell(self) -> Cell:
+        """The other task's cell."""
+        return self.inner.cell
+
+    def run(self) -> pa.Table:
+        """Run the other task and keep the columns."""
+        return self.inner.run().select(list(self.columns))

@@ -1,0 +1,160 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sciplat.errors import ColumnError, SciplatError, StoreCorrupt, StoreExists
+from sciplat.io import catalog_store
+from sciplat.io.catalog_store import open_catalog_store, read_cell
+from sciplat.io.catalog_writer import CatalogWriter, encode_parquet
+from sciplat.io.publish import file_entry, verify_files
+from sciplat.io.storage import LocalStorage
+from sciplat.sky.cell import Cell, healpix_29, split_cells
+
+PROPERTIES = {"position": ["ra", "dec"], "id": "source_id", "kind": "object", "frame": "icrs", "rows_per_cell": 300}
+
+
+def table(n=2000, seed=0):
+    rng = np.random.default_rng(seed)
+    ra, dec = rng.uniform(0, 360, n), np.degrees(np.arcsin(rng.uniform(-1, 1, n)))
+    index = healpix_29(ra, dec)
+    order = np.argsort(index)
+    return pa.table(
+        {
+            "_healpix_29": index[order],
+            "source_id": np.arange(n),
+            "ra": ra[order],
+            "dec": dec[order],
+            "mag": pa.array(rng.normal(size=n), mask=rng.uniform(size=n) < 0.1),
+            "band": pa.array(rng.choice(["g", "r"], n)),
+        }
+    )
+
+
+def write(storage, rows, *, replace=False, rows_per_cell=300):
+    writer = CatalogWriter.begin(storage, PROPERTIES, replace=replace)
+    parts = split_cells(rows["_healpix_29"].to_numpy(), rows_per_cell)
+    reports = [writer.write_cell(c, rows.slice(a, b - a), rows_per_cell) for c, a, b in parts]
+    return writer.publish(rows.schema, reports)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return write(LocalStorage(tmp_path / "cat"), table())
+
+
+def read_all(store):
+    return pa.concat_tables([read_cell(store.storage, entry.file) for entry in store.entries])
+
+
+def test_what_is_written_is_read(store):
+    opened = open_catalog_store(store.storage)
+    assert read_all(opened).equals(table())
+    assert opened.schema.equals(table().schema)
+    assert opened.position == ("ra", "dec")
+    assert all(entry.file.rows <= 300 for entry in opened.entries)
+    assert verify_files(opened.storage, opened.manifest) == []
+
+
+def test_equal_rows_are_equal_bytes(tmp_path):
+    one, two = (write(LocalStorage(tmp_path / name), table()) for name in ("a", "b"))
+    assert one.manifest.digest == two.manifest.digest
+    assert write(LocalStorage(tmp_path / "c"), table(seed=1)).manifest.digest != one.manifest.digest
+
+
+def test_columns_come_in_the_order_asked_for(store):
+    rows = read_cell(store.storage, store.entries[0].file, ["mag", "ra"])
+    assert rows.schema.names == ["mag", "ra"]
+    with pytest.raises(ColumnError, match="'magnitude'"):
+        read_cell(store.storage, store.entries[0].file, ["magnitude"])
+
+
+@given(st.lists(st.integers(0, 12 * 4**4 - 1), min_size=1, max_size=5, unique=True))
+def test_ranges_choose_exactly_their_rows(tmp_path_factory, cells):
+    storage = LocalStorage(tmp_path_factory.getbasetemp() / "ranges")
+    store = open_catalog_store(storage) if storage.names("versions") else write(storage, table(), rows_per_cell=10**6)
+    ranges = np.array([(Cell(4, c).start, Cell(4, c).stop) for c in sorted(cells)], dtype=np.int64)
+    found = pa.concat_tables([read_cell(storage, entry.file, None, ranges) for entry in store.entries])
+    index = table()["_healpix_29"].to_numpy()
+    wanted = np.isin(index >> 50, cells)
+    assert found["source_id"].to_pylist() == np.flatnonzero(wanted).tolist()
+
+
+def test_row_groups_outside_are_not_read(monkeypatch, tmp_path):
+    monkeypatch.setattr("sciplat.io.catalog_writer.ROW_GROUP", 100)
+    store = write(LocalStorage(tmp_path / "cat"), table(), rows_per_cell=10**6)
+    entry = store.entries[0]
+    opened = []
+    reader = catalog_store.pq.ParquetFile.read_row_groups
+    monkeypatch.setattr(
+        catalog_store.pq.ParquetFile,
+        "read_row_groups",
+        lambda self, groups, **kw: (opened.extend(groups), reader(self, groups, **kw))[1],
+    )
+    index = read_cell(store.storage, entry.file)["_healpix_29"].to_numpy()
+    opened.clear()
+    rows = read_cell(store.storage, entry.file, None, np.array([[index[50], index[50] + 1]]))
+    assert (rows.num_rows, opened) == (1, [0])
+
+
+def test_a_new_version_leaves_the_old_one(store):
+    newer = write(store.storage, table(seed=1), replace=True)
+    assert (newer.manifest.number, newer.manifest.parent) == (2, 1)
+    assert read_all(open_catalog_store(store.storage)).equals(table(seed=1))
+    assert read_all(open_catalog_store(store.storage, 1)).equals(table())
+
+
+def test_a_store_is_not_written_over(store):
+    with pytest.raises(StoreExists):
+        write(store.storage, table())
+
+
+def test_an_abandoned_write_leaves_nothing(tmp_path, store):
+    for storage in (LocalStorage(tmp_path / "new"), store.storage):
+        writer = CatalogWriter.begin(storage, PROPERTIES, replace=True)
+        before = sorted(tmp_path.rglob("*"))
+        writer.write_cell(Cell(0, 0), table(), 10**6)
+        writer.abandon()
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_pointer_is_repaired_after_a_crash(store):
+    old = store.storage.read("collection.properties")
+    newer = write(store.storage, table(seed=1), replace=True)
+    store.storage.write("collection.properties", old)
+    open_catalog_store(store.storage)
+    assert newer.manifest.folder.encode() in store.storage.read("collection.properties")
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path):
+    """Every flip is either found or changes nothing; the interpreter survives all of them."""
+    storage, rows = LocalStorage(tmp_path), table(500)
+    data, footer = encode_parquet(rows)
+    entry = file_entry("f.parquet", data, rows=500, footer=footer)
+    rng = np.random.default_rng(3)
+    inside = rng.integers(0, 8 * len(data), 300)
+    in_footer = 8 * (len(data) - 8 - footer) + rng.integers(0, 8 * (footer + 8), 150)
+    found = 0
+    for bit in np.concatenate([inside, in_footer]):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        storage.write("f.parquet", bytes(changed))
+        try:
+            assert read_cell(storage, entry).equals(rows)
+        except StoreCorrupt:
+            found += 1
+    assert found > 400
+
+
+def test_cuts_are_noticed(tmp_path):
+    storage, rows = LocalStorage(tmp_path), table(500)
+    data, footer = encode_parquet(rows)
+    entry = file_entry("f.parquet", data, rows=500, footer=footer)
+    for length in [0, 1, 8, footer, len(data) // 2, len(data) - 1]:
+        storage.write("f.parquet", data[:length])
+        with pytest.raises(StoreCorrupt, match="f.parquet"):
+            read_cell(storage, entry)
+    storage.remove("f.parquet")
+    with pytest.raises(SciplatError, match="f.parquet"):
+        read_cell(storage, entry)

@@ -1,0 +1,73 @@
+import os
+import pickle
+import uuid
+
+import pytest
+
+from sciplat.errors import ArgumentError
+from sciplat.io.storage import LocalStorage, open_storage
+
+
+@pytest.fixture(params=["local", "memory"])
+def storage(request, tmp_path):
+    return open_storage(tmp_path / "store" if request.param == "local" else f"memory://{uuid.uuid4().hex}")
+
+
+def test_objects_are_written_read_listed_and_removed(storage):
+    storage.write("a/b/one", b"1")
+    storage.write("a/two", memoryview(b"22"))
+    assert storage.read("a/b/one") == b"1"
+    assert storage.names("a") == ["b", "two"]
+    assert storage.child("a").read("two") == b"22"
+    with storage.open("a/two") as file:
+        file.seek(1)
+        assert file.read() == b"2"
+    storage.write("a/two", b"2")
+    assert storage.read("a/two") == b"2"
+    storage.remove("a")
+    assert storage.names("a") == []
+    storage.remove("a")
+
+
+def test_create_makes_an_object_only_once(storage):
+    assert storage.create("v/1", b"first")
+    assert not storage.create("v/1", b"second")
+    assert storage.read("v/1") == b"first"
+    assert storage.names("v") == ["1"]
+
+
+def test_a_missing_object_is_a_file_not_found(storage):
+    with pytest.raises(FileNotFoundError):
+        storage.read("nothing")
+
+
+def test_a_storage_travels(storage):
+    storage.write("x", b"1")
+    assert pickle.loads(pickle.dumps(storage)).read("x") == b"1"
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    storage = LocalStorage(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    with pytest.raises(OSError, match="taken"):
+        storage.write("taken", b"x")
+    assert os.listdir(tmp_path) == ["taken"]
+
+
+def test_a_relative_path_is_made_absolute_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    storage = open_storage("store")
+    monkeypatch.chdir("/")
+    storage.write("x", b"1")
+    assert (tmp_path / "store" / "x").exists()
+
+
+@pytest.mark.parametrize("url", ["simplecache::s3://a/b", "nowhere://a"])
+def test_urls_that_chain_or_are_unknown_are_refused(url):
+    with pytest.raises(ArgumentError):
+        open_storage(url)
+
+
+def test_credentials_are_not_shown():
+    assert "secret" not in repr(open_storage("memory://x", {"key": "secret"}))

@@ -1,0 +1,30 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sciplat.sky.align import common_cells, meeting_pairs
+from sciplat.sky.cell import Cell, cell_ranges
+from sciplat.sky.coverage import Coverage
+from tests.strategies import partitions
+
+cells = st.integers(0, 4).flatmap(lambda k: st.builds(Cell, st.just(k), st.integers(0, 12 * 4**k - 1)))
+
+
+@given(st.lists(cells, max_size=10), st.lists(cells, max_size=10))
+def test_meeting_pairs_are_all_pairs_that_share_an_index(left, right):
+    a, b = cell_ranges(left), Coverage.from_cells(right).ranges
+    brute = [(i, j) for i in range(len(a)) for j in range(len(b)) if a[i, 0] < b[j, 1] and b[j, 0] < a[i, 1]]
+    assert list(zip(*(index.tolist() for index in meeting_pairs(a, b)), strict=True)) == brute
+
+
+@given(partitions(), st.lists(cells, max_size=8), st.integers(0, 4))
+def test_common_cells_hold_the_coverage_once(whole, touched, order):
+    coverage = Coverage.from_cells(touched)
+    parts = common_cells(whole, coverage, order)
+    assert all(whole[i].start <= part.start and part.stop <= whole[i].stop for part, i in parts)
+    assert all(a.stop <= b.start for (a, _), (b, _) in zip(parts, parts[1:], strict=False))
+    assert all(part.order >= order for part, _ in parts)
+    held = Coverage.from_cells([part for part, _ in parts])
+    starts = np.arange(12 * 4**4) << 50
+    wanted = coverage.contains(starts) & Coverage.from_cells(whole).contains(starts)
+    assert held.contains(starts[wanted]).all()

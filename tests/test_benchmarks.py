@@ -1,0 +1,40 @@
+"""The benchmarks run, and what they compare agrees; their speeds are for `make bench`."""
+
+import json
+
+import pytest
+
+from tests.conftest import required
+
+
+def test_apertures():
+    if not required("rivals"):
+        pytest.importorskip("sep")
+        pytest.importorskip("photutils")
+    from benchmarks import bench_aperture
+
+    found = bench_aperture.run(small=True)
+    assert set(found["rows"]) == {"5 radii", "r = 3", "r = 10", "annulus median"}
+    for row in found["rows"].values():
+        assert "photutils" in row["agreement"]
+        assert all(worst <= 1e-6 for worst in row["agreement"].values())
+        assert set(row["seconds"]) == set(row["ratio"])
+        assert all(seconds > 0 for seconds in row["seconds"].values())
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_answers_that_differ_start_no_clock(monkeypatch):
+    if not required("rivals"):
+        pytest.importorskip("sep")
+        pytest.importorskip("photutils")
+    from benchmarks import bench_aperture
+
+    measure = bench_aperture.our_sums
+
+    def wrong(*arguments):
+        flux, *others = measure(*arguments)
+        return flux * (1 + 1e-5), *others
+
+    monkeypatch.setattr(bench_aperture, "our_sums", wrong)
+    with pytest.raises(AssertionError, match="no clock starts"):
+        bench_aperture.run(small=True)
