@@ -78,7 +78,7 @@ def our_median(scene: Scene) -> tuple[NDArray[Any], ...]:
     out = np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(n, np.int32)
     inner, outer = (np.full(n, radius) for radius in ANNULUS)
     annulus_background(
-        scene.science, scene.mask, BAD, NO_BITS, np.inf, scene.x, scene.y, 0, 0, inner, outer, MEDIAN,
+        scene.science, scene.variance, scene.mask, BAD, NO_BITS, np.inf, scene.x, scene.y, 0, 0, inner, outer, MEDIAN,
         np.empty(annulus_scratch_size(ANNULUS[1])), *out,
     )  # fmt: skip
     return out

@@ -30,14 +30,13 @@ def settings() -> Settings:
     ArgumentError
         If the file or a variable names a setting that does not exist or a value that makes no sense.
     """
-    # not os.cpu_count(): a container or a batch job may own fewer
-    values: dict[str, object] = {"threads": len(os.sched_getaffinity(0))}
+    values: dict[str, object] = {"threads": _own_cpus()}
     named = os.environ.get("SCIPLAT_CONFIG")
     if named:
         values |= _read_file(Path(named))
     known = {field.name for field in fields(Settings)}
     values |= {name: os.environ[f"SCIPLAT_{name.upper()}"] for name in known if f"SCIPLAT_{name.upper()}" in os.environ}
-    if unknown := sorted(set(values) - known):
+    if unknown := sorted(set(values) - known, key=str):
         raise ArgumentError(f"unknown setting {unknown[0]!r}", found=str(named), hint=f"known: {sorted(known)}")
     try:
         threads = int(str(values["threads"]))
@@ -50,13 +49,21 @@ def settings() -> Settings:
     return Settings(threads)
 
 
+def _own_cpus() -> int:
+    """Return the processors of this process: a container or a batch job may own fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _read_file(path: Path) -> dict[str, object]:
     import yaml
 
     try:
         read = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ArgumentError(f"the settings file {path} cannot be read", found=str(error)) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        found = " ".join(str(error).split())
+        raise ArgumentError(f"the settings file {path} cannot be read", found=found, hint="threads: 4") from None
     if not isinstance(read, dict):
-        raise ArgumentError(f"the settings file {path} is no mapping", hint="threads: 4")
+        raise ArgumentError(f"the settings file {path} holds no settings", found=repr(read)[:80], hint="threads: 4")
     return read

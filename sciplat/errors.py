@@ -142,6 +142,15 @@ class StoreCorrupt(SciplatError, OSError):
     __str__ = SciplatError.__str__
 
 
+class StorageError(SciplatError, OSError):
+    """Storage that does not take bytes: full, read-only or out of reach."""
+
+    code = "storage"
+    kind: Kind = "transient"
+
+    __str__ = SciplatError.__str__
+
+
 class ConflictError(SciplatError, RuntimeError):
     """Two writers changed the same cell."""
 

@@ -21,6 +21,15 @@ CENTRES = {
     "plain": (200.0, -33.0),
 }
 
+# One image has SIP, two have projections that astropy computes; one of these is not in ICRS.
+_SIP = {"A_ORDER": 2, "B_ORDER": 2, "A_2_0": 2e-5, "A_1_1": -1e-5, "B_0_2": 3e-5, "B_2_0": 1e-5}
+DISTORTION = {
+    CENTRES["seam_again"]: {"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP"} | _SIP,
+    CENTRES["plain"]: {"CTYPE1": "RA---TPV", "CTYPE2": "DEC--TPV", "PV1_1": 1.001, "PV2_1": 0.999, "PV1_4": 0.01}
+    | {"RADESYS": "FK5", "EQUINOX": 2000.0},
+    CENTRES["south"]: {"CTYPE1": "RA---ZEA", "CTYPE2": "DEC--ZEA"},
+}
+
 
 def write_images(folder):
     """Write one image for each centre, with variance, mask and zero point; return the folder."""
@@ -48,7 +57,7 @@ def _header(ra, dec, angle):
     cos, sin = SCALE * np.cos(angle), SCALE * np.sin(angle)
     cards = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": ra, "CRVAL2": dec, "RADESYS": "ICRS"}
     cards |= {"CRPIX1": SIZE / 2 + 0.3, "CRPIX2": SIZE / 2 - 0.2}
-    return cards | {"CD1_1": -cos, "CD1_2": sin, "CD2_1": sin, "CD2_2": cos}
+    return cards | {"CD1_1": -cos, "CD1_2": sin, "CD2_1": sin, "CD2_2": cos} | DISTORTION.get((ra, dec), {})
 
 
 def sources(per_image=25):

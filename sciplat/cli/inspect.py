@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sciplat.io.catalog_store import CatalogStore
+    from sciplat.io.storage import Storage
     from sciplat.lazy.images import Images
 
 _LONG = ("wcs", "cells", "corners", "source_sha256")  # columns of the images table that no terminal can show
@@ -55,29 +56,42 @@ def head(url: str, rows: int, columns: tuple[str, ...]) -> None:
 @click.argument("url")
 def verify(url: str) -> None:
     """Check every file of the store at URL against its manifest."""
-    from sciplat.io.publish import verify_files
+    from sciplat.io.publish import read_manifest
+    from sciplat.io.verify import verify_files
 
-    store, _ = _open(url)
-    problems = verify_files(store.storage, store.manifest)
+    storage, _ = _table_storage(url)
+    manifest = read_manifest(storage)
+    problems = verify_files(storage, manifest)
     for problem in problems:
         click.echo(problem)
     if problems:
-        raise StoreCorrupt(f"{len(problems)} of {len(store.manifest.files)} files of {url} are damaged")
-    click.echo(f"{url}: {len(store.manifest.files)} files, all as they were written")
+        raise StoreCorrupt(
+            f"{len(problems)} of {len(manifest.files)} files of {url} are damaged",
+            found=problems[0],
+            hint="restore the files from a copy, or make the store again",
+        )
+    click.echo(f"{url}: {len(manifest.files)} files, all as they were written")
 
 
 def _open(url: str) -> "tuple[CatalogStore, Images | None]":
     """Return a catalog's store, or the images table of an image store and the images."""
     from sciplat.io.catalog_store import open_catalog_store
-    from sciplat.io.image_store import TABLE
-    from sciplat.io.storage import open_storage
     from sciplat.lazy.images import open_images
 
-    storage = open_storage(url)
-    if not storage.names(f"{TABLE}/versions"):
+    storage, has_images = _table_storage(url)
+    if not has_images:
         return open_catalog_store(storage), None
     images = open_images(url)
     return images.store.table, images
+
+
+def _table_storage(url: str) -> "tuple[Storage, bool]":
+    """Return where the store's table lies, and whether it is the table of an image store."""
+    from sciplat.io.image_store import TABLE
+    from sciplat.io.storage import open_storage
+
+    storage = open_storage(url)
+    return (storage.child(TABLE), True) if storage.names(f"{TABLE}/versions") else (storage, False)
 
 
 def _facts(store: "CatalogStore") -> "Table":

@@ -22,6 +22,8 @@ class _Group(click.Group):
         except SciplatError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(2 if error.kind == "usage" else 1)
+        except BrokenPipeError:
+            raise  # who reads the output has seen enough: click ends quietly
         except OSError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(1)

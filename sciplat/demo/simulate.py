@@ -17,6 +17,7 @@ from astropy.wcs import WCS
 from sciplat.demo import survey
 from sciplat.demo.exposure import draw_image, write_image
 from sciplat.errors import ArgumentError
+from sciplat.tasks.progress import progress
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,6 @@ def simulate_survey(
     reference_rows: int = 100_000,
     seed: int = 1,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Survey:
     """Simulate a survey of the whole sky and write it under `folder`.
 
@@ -80,8 +80,6 @@ def simulate_survey(
         Seed of everything.
     workers : int
         Threads. numpy and the compression release the interpreter lock, so processes are not needed.
-    progress : callable, optional
-        Called with (images done, images in all) after each image.
 
     Returns
     -------
@@ -113,12 +111,8 @@ def simulate_survey(
     def simulate(exposure: survey.Exposure) -> pa.Table:
         return _simulate_image(images, exposure, stars[exposure.field], seed)
 
-    truths: list[pa.Table] = []
-    for truth in _in_threads(simulate, exposures, workers):
-        truths.append(truth)
-        if progress is not None:
-            progress(len(truths), len(exposures))
-    truth = pa.concat_tables(truths)
+    truths = progress(_in_threads(simulate, exposures, workers), what="simulate", total=len(exposures))
+    truth = pa.concat_tables(list(truths))
     pq.write_table(truth, folder / "truth.parquet")
     pq.write_table(reference, folder / "reference.parquet")
     return Survey(

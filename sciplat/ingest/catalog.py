@@ -1,14 +1,17 @@
 """Tables of sources become a catalog store: positions checked, rows sorted along the sky, cells by their rows."""
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from sciplat.errors import ArgumentError, ColumnError, PositionError
-from sciplat.ingest.sources import Source, read_sources
+from sciplat.errors import ArgumentError, ColumnError, InputError, PositionError
+from sciplat.ingest.sources import Source, read_sources, unit_of
 from sciplat.io.catalog_writer import CatalogWriter, CellReport
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.io.publish import check_absent
@@ -43,11 +46,14 @@ _DEC_NAMES = (
     "coord_dec",
 )
 FRAMES = ("icrs", "fk5", "galactic")
+_VIEWS = {"string_view": pa.string(), "binary_view": pa.binary()}  # what some writers use; Arrow cannot sort them
+_DEGREES = ("", "deg", "degree", "degrees")
+_EPOCH = re.compile(r"[JB]\d{4}(\.\d+)?")
 _ID_NAMES = ("source_id", "id", "objid", "object_id", "objectid", "sourceid", "name")
 
 
 def ingest_catalog(
-    sources: Source | Sequence[Source],
+    sources: Source | Iterable[Source],
     url: str | os.PathLike[str],
     *,
     ra: str | None = None,
@@ -62,7 +68,7 @@ def ingest_catalog(
 
     Parameters
     ----------
-    sources : path, pattern, folder, pyarrow.Table, or a list of these
+    sources : path, pattern, folder, pyarrow.Table, or any number of these
         Parquet, CSV or FITS tables.
     url : str or path
         Of the new store.
@@ -73,9 +79,10 @@ def ingest_catalog(
     frame : {"icrs", "fk5", "galactic"}
         Of the positions.
     epoch : str, optional
-        Of the positions, for example "J2016.0".
+        Of the positions: a Julian or Besselian year, for example "J2016.0".
     bad : {"refuse", "skip"}
-        What to do with rows whose position is missing or off the sphere.
+        What to do with rows whose position is missing or off the sphere: declinations lie within 90 degrees of the
+        equator, right ascensions from -360 to 360.
     storage_options : Mapping, optional
         For the file system of a remote URL.
 
@@ -91,10 +98,12 @@ def ingest_catalog(
     InputNotFound, InputError, ColumnError, PositionError, ArgumentError
         If the input cannot be used; nothing is left behind.
     """
-    _check_arguments(rows_per_cell, frame, bad)
+    _check_arguments(rows_per_cell, frame, epoch, bad)
     storage = open_storage(url, storage_options)
     check_absent(storage)  # before anything long is read
     table = read_sources(sources)
+    if table.num_rows == 0:
+        raise InputError("there is nothing to ingest", found=f"{len(table.schema)} columns, no row")
     names = (_find(table, ra, _RA_NAMES, "ra"), _find(table, dec, _DEC_NAMES, "dec"))
     placed, skipped = _placed(table, names, bad)
     identity = next((name for name in table.schema.names if name.lower() in _ID_NAMES), None)
@@ -104,17 +113,19 @@ def ingest_catalog(
         "kind": "object",
         "frame": frame,
         "epoch": epoch,
-        "rows_per_cell": rows_per_cell,
+        "rows_per_cell": int(rows_per_cell),
         "report": {"rows": placed.num_rows, "skipped": skipped},
     }
     return _write(CatalogWriter.begin(storage, properties), placed, rows_per_cell)
 
 
-def _check_arguments(rows_per_cell: int, frame: str, bad: str) -> None:
-    if rows_per_cell < 1:
-        raise ArgumentError("rows_per_cell is a positive number", found=repr(rows_per_cell))
+def _check_arguments(rows_per_cell: object, frame: str, epoch: object, bad: str) -> None:
+    if not isinstance(rows_per_cell, int | np.integer) or rows_per_cell < 1:
+        raise ArgumentError("rows_per_cell is a positive whole number", found=repr(rows_per_cell))
     if frame not in FRAMES:
         raise ArgumentError(f"the frame {frame!r} is unknown", hint=", ".join(FRAMES))
+    if epoch is not None and not _EPOCH.fullmatch(str(epoch)):
+        raise ArgumentError(f"the epoch {epoch!r} is no year", hint='"J2016.0"')
     if bad not in ("refuse", "skip"):
         raise ArgumentError(f"bad={bad!r} is unknown", hint='"refuse" or "skip"')
 
@@ -127,22 +138,30 @@ def _find(table: pa.Table, named: str | None, usual: Sequence[str], what: str) -
         chosen = next((lowered[name] for name in usual if name in lowered), None)
         if chosen is None:
             raise ColumnError(
-                f"no column looks like {what}", found=", ".join(names), hint=f'name it: {what}="..." (--{what})'
+                f"no column looks like {what}", found=_shown(names), hint=f'name it: {what}="..." (--{what})'
             )
     elif named in names:
         chosen = named
     else:
-        raise ColumnError(f"there is no column {named!r}", found=", ".join(names))
-    kind = table.schema.field(chosen).type
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-        raise PositionError(f"the column {chosen!r} does not hold numbers", found=str(kind), hint="degrees")
+        raise ColumnError(f"there is no column {named!r}", found=_shown(names))
+    field = table.schema.field(chosen)
+    if not (pa.types.is_floating(field.type) or pa.types.is_integer(field.type)):
+        raise PositionError(
+            f"the column {chosen!r} does not hold numbers", found=str(field.type), hint="decimal degrees as numbers"
+        )
+    if unit_of(field) not in _DEGREES:
+        raise PositionError(f"the column {chosen!r} is not in degrees", found=unit_of(field), hint="convert it first")
     return chosen
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
 
 
 def _placed(table: pa.Table, names: tuple[str, str], bad: str) -> tuple[pa.Table, int]:
     """Return the rows with a position, sorted by `_healpix_29` and then as they came, and how many were left out."""
     ra, dec = (np.asarray(table[name].cast(pa.float64()).fill_null(np.nan)) for name in names)
-    good = np.isfinite(ra) & (np.abs(dec) <= 90)
+    good = (np.abs(ra) <= 360) & (np.abs(dec) <= 90)
     skipped = int((~good).sum())
     if skipped and bad == "refuse":
         first = int(np.argmin(good))
@@ -152,14 +171,33 @@ def _placed(table: pa.Table, names: tuple[str, str], bad: str) -> tuple[pa.Table
             hint='repair the rows, or leave them out: bad="skip" (--bad skip)',
         )
     if skipped == len(ra):
-        raise PositionError("no row has a position on the sphere", found=f"{len(ra)} rows")
+        raise PositionError("no row has a position on the sphere", found=f"{skipped:,} rows without")
     index = healpix_29(ra[good], dec[good])
     order = np.argsort(index, kind="stable")
-    rows = table.take(pa.array(np.flatnonzero(good)[order]))
-    if HEALPIX_COLUMN in rows.schema.names:
-        rows = rows.drop_columns([HEALPIX_COLUMN])
-    rows = rows.replace_schema_metadata(None)
+    rows = _taken(table, np.flatnonzero(good)[order])
     return rows.add_column(0, HEALPIX_COLUMN, pa.array(index[order])), skipped
+
+
+def _taken(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
+    """Return some rows in a given order, without what an earlier store added to the table."""
+    kept = table.select([name for name in table.schema.names if name != HEALPIX_COLUMN])
+    columns = [_plain(kept[field.name], field) for field in kept.schema]
+    fields = [field.with_type(column.type) for field, column in zip(kept.schema, columns, strict=True)]
+    return pa.table(columns, schema=pa.schema(fields)).take(pa.array(rows))
+
+
+def _plain(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    """Return a column in a type that Parquet holds and that can be sorted."""
+    if str(field.type) in _VIEWS:
+        return column.cast(_VIEWS[str(field.type)])
+    try:
+        pq.write_metadata(pa.schema([field]), pa.BufferOutputStream())
+        column.slice(0, 1).take(pa.array([0]))
+    except pa.ArrowException:
+        raise InputError(
+            f"the column {field.name!r} has a type that no catalog can hold", found=str(field.type), hint="remove it"
+        ) from None
+    return column
 
 
 def _write(writer: CatalogWriter, table: pa.Table, rows_per_cell: int) -> Catalog:

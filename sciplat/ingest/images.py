@@ -5,9 +5,9 @@ shards and forgotten. The table is published last, and with it the images.
 """
 
 import os
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +15,16 @@ import numpy as np
 import pyarrow as pa
 
 from sciplat.errors import ArgumentError, InputError, SciplatError
-from sciplat.ingest.fits_image import ImageHeader, describe_images, file_sha256, find_images, read_planes
-from sciplat.ingest.zero_points import read_zero_points
+from sciplat.ingest.fits_image import (
+    ImageFile,
+    ImageHeader,
+    Source,
+    describe_images,
+    file_sha256,
+    find_images,
+    read_planes,
+)
+from sciplat.ingest.zero_points import ZeroPoints, read_zero_points
 from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.io.image_store import (
@@ -31,7 +39,7 @@ from sciplat.io.image_store import (
     write_plane,
     write_root,
 )
-from sciplat.io.publish import FileEntry, check_absent, new_write_id
+from sciplat.io.publish import FileEntry, check_absent, new_write_id, read_manifest, version_numbers
 from sciplat.io.storage import Storage, open_storage
 from sciplat.lazy.images import Images
 from sciplat.sky.cell import Cell, cell_area, healpix_29, split_cells
@@ -43,6 +51,14 @@ from sciplat.tasks.stream import on_threads, stream
 _TABLE_ROWS = 100_000  # of the images table in one cell
 _CELL_PER_IMAGE = 4  # area of a cell to that of an image: an image touches few cells, a cell holds few images
 _FINEST_ORDER = 10
+
+
+@dataclass(frozen=True)
+class Located:
+    """One image and where it lies on the sky."""
+
+    header: ImageHeader
+    footprint: Footprint
 
 
 @dataclass(frozen=True)
@@ -60,11 +76,16 @@ class Refused:
     """One file or image that was not ingested, and why."""
 
     source: str
-    reason: str
+    error: SciplatError
+
+    @property
+    def reason(self) -> str:
+        """The error in one line."""
+        return f"{self.error.what}; found {self.error.found}" if self.error.found else self.error.what
 
 
 def ingest_images(
-    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    sources: Source | Iterable[Source],
     url: str | os.PathLike[str],
     *,
     profile: str = "auto",
@@ -77,7 +98,7 @@ def ingest_images(
 
     Parameters
     ----------
-    sources : path, pattern, folder, or a list of these
+    sources : path, pattern, folder, or any number of these
         FITS files, also tile-compressed (.fz) or gzipped.
     url : str or path
         Of the new store.
@@ -108,85 +129,118 @@ def ingest_images(
     storage = open_storage(url, storage_options)
     check_absent(storage, ("Norder=", "zarr.json", TABLE))
     check_absent(storage.child(TABLE))
-    headers, refused = _describe(sources, profile, zero_points, bad)
-    sites = [footprint(ImageWcs(header.wcs).pixel_to_sky, header.ny, header.nx) for header in headers]
-    cell_order = _default_order(sites) if order is None else order
+    images, refused = _describe(_listed(sources), profile, zero_points, bad)
+    cell_order = _default_order(images) if order is None else int(order)
     write_id = new_write_id()
-    slots = _slots(headers, sites, cell_order, write_id)
+    slots = _slots(images, cell_order, write_id)
     properties = {"order": cell_order, "profile": profile}
     try:
         return _write(storage, slots, refused, properties, bad)
     except BaseException:  # Ctrl-C as well: an unfinished store is no use to anybody
-        _abandon(storage, slots)
+        _abandon(storage, slots, write_id)
         raise
 
 
-def _check_arguments(order: int | None, bad: str) -> None:
-    if order is not None and not 0 <= order <= _FINEST_ORDER:
+def _check_arguments(order: object, bad: str) -> None:
+    if order is not None and not (isinstance(order, int | np.integer) and 0 <= order <= _FINEST_ORDER):
         raise ArgumentError(f"the order of the cells is 0 to {_FINEST_ORDER}", found=repr(order))
     if bad not in ("report", "refuse"):
         raise ArgumentError(f"bad={bad!r} is unknown", hint='"report" or "refuse"')
 
 
+def _listed(sources: Any) -> list[Source]:
+    listed = [sources] if isinstance(sources, str | os.PathLike) else sources
+    listed = list(listed) if isinstance(listed, Iterable) else [sources]
+    if strange := [item for item in listed if not isinstance(item, str | os.PathLike)]:
+        raise ArgumentError("sources are files, folders or patterns", found=type(strange[0]).__name__)
+    return listed
+
+
 def _describe(
-    sources: Any, profile: str, zero_points: str | os.PathLike[str] | None, bad: str
-) -> tuple[list[ImageHeader], list[Refused]]:
-    """Read all headers; return the images, and what cannot be used."""
+    sources: list[Source], profile: str, zero_points: str | os.PathLike[str] | None, bad: str
+) -> tuple[list[Located], list[Refused]]:
+    """Read all headers; return the images in the order of their names, and what cannot be used."""
     files = find_images(sources, profile)
     table = None if zero_points is None else read_zero_points(Path(zero_points), profile)
 
-    def describe(file: Any) -> list[ImageHeader] | Refused:
+    def describe(file: ImageFile) -> list[Located] | Refused:
         try:
-            found = describe_images(file, profile)
+            headers = describe_images(file, profile)
+            return [Located(header, _footprint(header)) for header in headers]
         except SciplatError as error:
             if bad == "refuse":
                 raise
-            return Refused(str(file.path), _one_line(error))
-        return found if table is None else [table.applied(header) for header in found]
+            return Refused(str(file.path), error)
 
-    # files come back in any order; the images are put in the order of their names
+    # files come back in any order
     described = list(progress(on_threads(describe, iter(files)), what="headers", total=len(files)))
     refused = sorted((item for item in described if isinstance(item, Refused)), key=lambda item: item.source)
-    images = sorted(
-        (header for item in described if not isinstance(item, Refused) for header in item),
-        key=lambda header: (header.image_id, str(header.path)),
-    )
-    unique: dict[str, ImageHeader] = {}
-    for header in images:
-        if header.image_id in unique:
-            error = InputError(
-                f"two images are called {header.image_id!r}", found=f"{unique[header.image_id].path}, {header.path}"
-            )
-            if bad == "refuse":
-                raise error
-            refused.append(Refused(str(header.path), _one_line(error)))
-        else:
-            unique[header.image_id] = header
-    _check_any(list(unique), refused)
-    return list(unique.values()), refused
+    found = [image for item in described if not isinstance(item, Refused) for image in item]
+    images, twice = _unique(sorted(found, key=lambda image: (image.header.image_id, str(image.header.path))))
+    if twice and bad == "refuse":
+        raise twice[0].error
+    _check_any(images, refused)
+    return images if table is None else _with_zero_points(images, table), refused + twice
+
+
+def _footprint(header: ImageHeader) -> Footprint:
+    try:
+        return footprint(ImageWcs(header.wcs).pixel_to_sky, header.ny, header.nx)
+    except SciplatError as error:
+        raise type(error)(f"{header.image_id}: {error.what}", found=error.found, hint=error.hint) from error
+
+
+def _unique(images: list[Located]) -> tuple[list[Located], list[Refused]]:
+    """Return the first image of every name, and the others."""
+    unique: dict[str, Located] = {}
+    twice = []
+    for image in images:
+        name, path = image.header.image_id, image.header.path
+        first = unique.setdefault(name, image)
+        if first is not image:
+            paths = f"{first.header.path} and {path}"
+            error = InputError(f"two images are called {name!r}", found=paths, hint="rename one of the files")
+            twice.append(Refused(str(path), error))
+    return list(unique.values()), twice
+
+
+def _with_zero_points(images: list[Located], table: ZeroPoints) -> list[Located]:
+    """Give the images their zero points; a table that knows none of them is another survey's."""
+    if all(table.find(image.header) is None for image in images):
+        known = ", ".join(" ".join(key) for key in list(table.values)[:3])
+        raise InputError(
+            "the table of zero points knows none of the images",
+            found=f"{known or 'no zero point'} in the table; the first image is {images[0].header.image_id}",
+            hint="compare the names, or leave --zero-points away",
+        )
+    return [replace(image, header=table.applied(image.header)) for image in images]
 
 
 def _check_any(images: Sequence[object], refused: list[Refused]) -> None:
-    if not images:
-        first = refused[0]
-        raise InputError(
-            f"none of {len(refused)} files can be ingested", found=f"{first.source}: {first.reason}", hint="--profile"
-        )
+    if images:
+        return
+    first = refused[0]
+    if len(refused) == 1:
+        raise first.error
+    raise InputError(
+        f"none of {len(refused)} files can be ingested", found=f"{first.source}: {first.reason}", hint="--profile"
+    )
 
 
-def _default_order(sites: list[Footprint]) -> int:
-    area = float(np.median([site.coverage.area for site in sites]))
+def _default_order(images: list[Located]) -> int:
+    area = float(np.median([image.footprint.coverage.area for image in images]))
     order = 0
     while order < _FINEST_ORDER and cell_area(order + 1) > _CELL_PER_IMAGE * area:
         order += 1
     return order
 
 
-def _slots(headers: list[ImageHeader], sites: list[Footprint], order: int, write_id: str) -> list[Slot]:
+def _slots(images: list[Located], order: int, write_id: str) -> list[Slot]:
     """Give every image its group, by the cell of its centre and its shape, and its place in it."""
     counts: defaultdict[str, int] = defaultdict(int)
     slots = []
-    for header, site in zip(headers, sites, strict=True):
+    for image in images:
+        header, site = image.header, image.footprint
         index = int(healpix_29([site.ra], [site.dec])[0])
         group = group_path(Cell(order, index >> 2 * (29 - order)), write_id, header.ny, header.nx)
         slots.append(Slot(header, site, group, counts[group]))
@@ -210,7 +264,7 @@ class StoreImage:
         except SciplatError as error:
             if self.bad == "refuse":
                 raise
-            return Refused(str(header.path), _one_line(error))
+            return Refused(str(header.path), error)
         written: dict[Plane, Any] = {"science": planes.science, "variance": planes.variance, "mask": planes.mask}
         for plane, pixels in written.items():
             if pixels is not None:
@@ -228,10 +282,8 @@ def _write(storage: Storage, slots: list[Slot], refused: list[Refused], properti
     groups: defaultdict[str, list[Slot]] = defaultdict(list)
     for slot in slots:
         groups[slot.group].append(slot)
-    for group, members in groups.items():
-        header = members[0].header
-        mjd = np.array([np.nan if slot.header.mjd is None else slot.header.mjd for slot in members])
-        create_group(storage, group, (len(members), header.ny, header.nx), ["science", "variance", "mask"], mjd)
+    # on threads, which end before Ctrl-C goes on: Zarr's own would write on while the store is removed
+    deque(on_threads(lambda group: _create_group(storage, group, groups[group]), iter(groups)), maxlen=0)
     done = list(progress(stream(StoreImage(storage, bad), slots), what="images", total=len(slots)))
     refused = refused + [item for item in done if isinstance(item, Refused)]
     stored = {item["image_id"]: item for item in done if not isinstance(item, Refused)}
@@ -242,6 +294,12 @@ def _write(storage: Storage, slots: list[Slot], refused: list[Refused], properti
     report = {"images": len(rows), "refused": [[item.source, item.reason] for item in refused]}
     files = tuple(entry for entries in sealed.values() for entry in entries)
     return _publish(storage, rows, files, properties | {"report": report})
+
+
+def _create_group(storage: Storage, path: str, members: list[Slot]) -> None:
+    header = members[0].header
+    mjd = np.array([np.nan if slot.header.mjd is None else slot.header.mjd for slot in members])
+    create_group(storage, path, (len(members), header.ny, header.nx), ["science", "variance", "mask"], mjd)
 
 
 def _row(slot: Slot, stored: dict[str, Any], files: tuple[FileEntry, ...]) -> dict[str, Any]:
@@ -298,29 +356,28 @@ def _publish(
         "rows_per_cell": _TABLE_ROWS,
         **properties,
     }
-    writer = CatalogWriter.begin(storage.child(TABLE), about)
     parts = split_cells(table[HEALPIX_COLUMN].to_numpy(), _TABLE_ROWS)
-    reports = [writer.write_cell(cell, table.slice(first, last - first), _TABLE_ROWS) for cell, first, last in parts]
-    writer.publish(IMAGE_SCHEMA, reports, extra=files)
+    writer = CatalogWriter.begin(storage.child(TABLE), about)
+    try:
+        cells = [(cell, table.slice(first, last - first)) for cell, first, last in parts]
+        reports = [writer.write_cell(cell, rows, _TABLE_ROWS) for cell, rows in cells]
+        writer.publish(IMAGE_SCHEMA, reports, extra=files)
+    except BaseException:
+        writer.abandon()
+        raise
     store = open_image_store(storage)
     return Images(store, read_image_table(store))
 
 
-def _abandon(storage: Storage, slots: list[Slot]) -> None:
-    """Remove what was written; nothing pointed to it."""
+def _abandon(storage: Storage, slots: list[Slot], write_id: str) -> None:
+    """Remove what this write left, unless it is published; what another writer has published meanwhile stays."""
+    table = storage.child(TABLE)
+    published = version_numbers(table)
+    if published and any(write_id in entry.path for entry in read_manifest(table).files):
+        return
+    if not published:
+        storage.remove("zarr.json")
     for group in {slot.group for slot in slots}:
         storage.remove(group)
-    storage.remove(TABLE)
-    storage.remove("zarr.json")
-    for order in [name for name in storage.names("") if name.startswith("Norder=")]:
-        for index in storage.names(order):
-            if not storage.names(f"{order}/{index}"):
-                storage.remove(f"{order}/{index}")
-        if not storage.names(order):
-            storage.remove(order)
-    if not storage.names(""):
-        storage.remove("")
-
-
-def _one_line(error: SciplatError) -> str:
-    return f"{error.what}; found {error.found}" if error.found else error.what
+        storage.remove_empty(group.rpartition("/")[0])
+    storage.remove_empty(f"{TABLE}/versions")

@@ -20,7 +20,7 @@ from sciplat.io import hats
 from sciplat.io.publish import FileEntry, Manifest, read_manifest
 from sciplat.io.storage import LocalStorage, Storage, sha256
 from sciplat.sky.cell import MAX_ORDER, Cell
-from sciplat.sky.coverage import Coverage
+from sciplat.sky.coverage import Coverage, Ranges
 
 ROW_GROUP = 120_000  # rows: a small cone touches one or two groups
 
@@ -63,16 +63,17 @@ class CatalogStore:
         """Rows before each HEALPix pixel of the sky map, and in all."""
         return np.concatenate([[0], np.cumsum(hats.parse_sky_map(self._small_file("skymap.fits")))])
 
-    def expected_rows(self, cell: Cell) -> float:
-        """Return the rows in a cell: exact down to order 8, below that spread evenly over the cell of order 8."""
-        shift = 2 * (MAX_ORDER - hats.MAP_ORDER)
-        first, last = cell.start >> shift, max(cell.stop >> shift, (cell.start >> shift) + 1)
-        part = min((cell.stop - cell.start) / (1 << shift), 1.0)
-        return float(self._rows_before[last] - self._rows_before[first]) * part
+    def expected_rows(self, ranges: Ranges) -> float:
+        """Return the rows in ranges of order-29 cells: exact down to order 8, spread evenly below that."""
+        places = ranges / float(1 << 2 * (MAX_ORDER - hats.MAP_ORDER))
+        before = np.interp(places, np.arange(len(self._rows_before)), self._rows_before)
+        return float((before[:, 1] - before[:, 0]).sum())
 
     def _small_file(self, name: str) -> bytes:
         path = f"{self.manifest.folder}/{name}"
-        entry = next(file for file in self.manifest.files if file.path == path)
+        entry = next((file for file in self.manifest.files if file.path == path), None)
+        if entry is None:
+            raise _damaged(path, "the manifest does not name it")
         data = self.storage.read(path)
         if sha256(data) != entry.sha256:
             raise _damaged(path, "content differs from its digest")
@@ -133,11 +134,11 @@ def read_cell(
     wanted = None if columns is None else list(dict.fromkeys([*columns, hats.HEALPIX_COLUMN]))
     try:
         with storage.open(file.path) as source:
-            metadata = _checked_footer(source, file)
+            metadata = checked_footer(source, file)
             reader = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True)
             if wanted is not None and (missing := set(wanted) - set(reader.schema_arrow.names)):
                 raise ColumnError(
-                    f"the catalog has no column {sorted(missing)[0]!r}", found=", ".join(reader.schema_arrow.names)
+                    f"the catalog has no column {min(missing)!r}", found=", ".join(reader.schema_arrow.names)
                 )
             groups = _groups(metadata, ranges)
             table = reader.read_row_groups(groups, columns=wanted, use_threads=False)
@@ -159,8 +160,14 @@ def _repair_pointer(storage: Storage, manifest: Manifest) -> None:
             storage.write(hats.COLLECTION, hats.collection_properties(store_name(storage), manifest.folder))
 
 
-def _checked_footer(source: Any, file: FileEntry) -> pq.FileMetaData:
-    """Parse the footer once it is known to be the written one: a flipped bit there can end the interpreter."""
+def checked_footer(source: Any, file: FileEntry) -> pq.FileMetaData:
+    """Parse a file's footer once it is known to be the written one: a flipped bit there can end the interpreter.
+
+    Raises
+    ------
+    StoreCorrupt
+        If it is not.
+    """
     source.seek(max(file.size - 8 - file.footer, 0))
     tail = source.read()
     if len(tail) != file.footer + 8 or sha256(tail[:-8]) != file.footer_sha256 or tail[-4:] != b"PAR1":

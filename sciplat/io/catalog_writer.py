@@ -99,10 +99,8 @@ class CatalogWriter:
         index = table[hats.HEALPIX_COLUMN].to_numpy()
         if len(index) == 0:
             return CellReport((), index, index)
-        if len(index) <= rows_per_cell:
-            parts = [(cell, 0, len(index))]
-        else:
-            parts = split_cells(index, rows_per_cell)
+        fits = len(index) <= rows_per_cell
+        parts = [(cell, 0, len(index))] if fits else split_cells(index, rows_per_cell)
         files = tuple(self._write_file(part, table.slice(first, last - first)) for part, first, last in parts)
         pixels, counts = np.unique(index >> 2 * (MAX_ORDER - hats.MAP_ORDER), return_counts=True)
         return CellReport(files, pixels, counts.astype(np.int64))
@@ -164,10 +162,13 @@ class CatalogWriter:
         }
 
     def abandon(self) -> None:
-        """Remove what was written; a store that stood there before is as it was."""
+        """Remove what was written, unless it has been published; a store that stood there before is as it was."""
+        number = self.parent.number + 1 if self.parent else 1
+        if number in version_numbers(self.storage) and read_manifest(self.storage, number).write_id == self.write_id:
+            return
         self.storage.remove(self.folder)
-        if self.parent is None and not self.storage.names(""):
-            self.storage.remove("")
+        self.storage.remove_empty("versions")
+        self.storage.remove_empty("")
 
 
 def encode_parquet(table: pa.Table) -> tuple[memoryview, int]:

@@ -112,11 +112,9 @@ def parse_sky_map(data: bytes) -> NDArray[np.int64]:
         path = Path(folder) / "skymap.fits"
         path.write_bytes(data)
         sky_map = Skymap.from_fits(str(path))
-    if sky_map.scheme == Scheme.EXPLICIT:
-        sky_map = sky_map.skymap.to_implicit(null_value=0)
-    else:
-        sky_map = sky_map.skymap
-    return np.asarray(sky_map.values, dtype=np.int64)
+    listed = sky_map.scheme == Scheme.EXPLICIT
+    dense = sky_map.skymap.to_implicit(null_value=0) if listed else sky_map.skymap
+    return np.asarray(dense.values, dtype=np.int64)
 
 
 def common_metadata(schema: pa.Schema) -> bytes:

@@ -5,7 +5,6 @@ image and plane; the images table names group and index, and publishing the tabl
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from sciplat.errors import StoreCorrupt, StoreNotFound
 from sciplat.io.catalog_store import CatalogStore, open_catalog_store, read_cell
 from sciplat.io.publish import FileEntry, file_entry
-from sciplat.io.storage import LocalStorage, ObjectStorage, Storage, sync_folder
+from sciplat.io.storage import LocalStorage, ObjectStorage, Storage, sync_path, writing
 from sciplat.sky.cell import Cell
 
 Plane = Literal["science", "variance", "mask"]
@@ -152,7 +151,7 @@ def create_group(
     shard = (1, -(-ny // chunk[1]) * chunk[1], -(-nx // chunk[2]) * chunk[2])
     # bit-shuffled blosc is a fifth smaller than plain zstd on noise and reads faster; it has no checksum of its own
     codecs = [BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()]
-    group = zarr.create_group(_zarr_store(storage, path), zarr_format=3)
+    group = zarr.create_group(_zarr_store(storage, path), zarr_format=3, attributes={"coordinates": "mjd"})
     for plane in planes:
         dtype, fill = PLANES[plane]
         group.create_array(
@@ -177,7 +176,8 @@ def write_plane(storage: Storage, path: str, index: int, plane: Plane, pixels: N
 
     # a plane of nothing but fill values is written as well: a shard that is not there has been lost
     config = {"write_empty_chunks": True}
-    zarr.open_array(_zarr_store(storage, f"{path}/{plane}"), mode="r+", config=config)[index] = pixels
+    with writing(f"{storage.url}/{path}/{plane}", pixels.nbytes):
+        zarr.open_array(_zarr_store(storage, f"{path}/{plane}"), mode="r+", config=config)[index] = pixels
 
 
 def read_window(
@@ -207,7 +207,7 @@ def read_window(
         try:
             if not storage.size(f"{path}/{plane}/c/{index}/0/0"):
                 raise ValueError("its shard is empty")  # zarr would give fill values
-            array = _open_plane(storage, f"{path}/{plane}")
+            array = open_plane(storage, f"{path}/{plane}")
             read[plane] = array[index, y0:y1, x0:x1]
         except (ValueError, RuntimeError, OSError, KeyError) as error:
             raise StoreCorrupt(
@@ -231,38 +231,21 @@ def seal_group(storage: Storage, path: str) -> tuple[FileEntry, ...]:
     The entries' paths are relative to the images table, as its manifest needs them.
     """
     entries = []
-    for name in _walk(storage, path):
+    for name in storage.files(path):
         data = storage.read(name)
         if isinstance(storage, LocalStorage):
-            _sync_file(storage, name)
+            sync_path(storage.at(name))
+            sync_path(storage.at(name).parent)
         entries.append(file_entry(f"../{name}", data))
     return tuple(entries)
 
 
-def _walk(storage: Storage, path: str) -> Iterator[str]:
-    names = storage.names(path)
-    if not names:
-        yield path
-    for name in names:
-        yield from _walk(storage, f"{path}/{name}")
-
-
-def _sync_file(storage: LocalStorage, name: str) -> None:
-    import os
-
-    descriptor = os.open(storage.root / name, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    sync_folder((storage.root / name).parent)
-
-
-def _open_plane(storage: Storage, path: str) -> Any:
+def open_plane(storage: Storage, path: str) -> Any:
+    """Open the Zarr array of one plane, axes (image, y, x)."""
     import zarr
 
     if isinstance(storage, LocalStorage):
-        return _open_local_plane(storage.root / path)
+        return _open_local_plane(storage.at(path))
     return zarr.open_array(_zarr_store(storage, path), mode="r")
 
 
@@ -277,7 +260,7 @@ def _zarr_store(storage: Storage, path: str) -> Any:
     from zarr.storage import FsspecStore, LocalStore
 
     if isinstance(storage, LocalStorage):
-        return LocalStore(storage.root / path)
+        return LocalStore(storage.at(path))
     if isinstance(storage, ObjectStorage):
-        return FsspecStore.from_url(f"{storage.address}/{path}", storage_options=dict(storage.options))
+        return FsspecStore.from_url(storage.child(path).url, storage_options=dict(storage.options))
     raise TypeError(type(storage))  # a third kind of storage needs a line here

@@ -136,6 +136,8 @@ def _parse_manifest(data: bytes, where: str) -> Manifest:
                 f"the store's format {version} is newer than this sciplat", found=where, hint="upgrade sciplat"
             )
         files = tuple(FileEntry(**entry) for entry in body.pop("files"))
+        for entry in files:
+            _check_path(entry.path)
         return Manifest(**body, files=files)
     except (ValueError, KeyError, TypeError) as error:
         raise StoreCorrupt(
@@ -143,7 +145,14 @@ def _parse_manifest(data: bytes, where: str) -> Manifest:
         ) from None
 
 
-def check_absent(storage: Storage, leftovers: tuple[str, ...] = ("v1-",)) -> None:
+def _check_path(path: str) -> None:
+    """Refuse a path that leaves the store; an image store's table may name the arrays beside it."""
+    parts = path.removeprefix("../").split("/")
+    if not parts or any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
+        raise ValueError(f"the path {path!r}")
+
+
+def check_absent(storage: Storage, leftovers: tuple[str, ...] = ("v1-", "versions")) -> None:
     """Refuse a place where something stands already.
 
     Parameters
@@ -155,8 +164,11 @@ def check_absent(storage: Storage, leftovers: tuple[str, ...] = ("v1-",)) -> Non
     Raises
     ------
     StoreExists
-        If there is a store, or a folder with other files in it.
+        If there is a store, a file, or a folder with other files in it.
+    ArgumentError
+        If nothing can be written there.
     """
+    storage.check_place()
     if version_numbers(storage):
         raise StoreExists(
             f"a store stands already at {storage.url}", hint="another URL; .write(url, replace=True) for a new version"
@@ -199,19 +211,3 @@ def file_entry(path: str, data: bytes | memoryview, *, rows: int = 0, footer: in
     size = len(data)
     tail = sha256(data[size - 8 - footer : size - 8]) if footer else ""
     return FileEntry(path, size, sha256(data), rows, footer, tail)
-
-
-def verify_files(storage: Storage, manifest: Manifest) -> list[str]:
-    """Return a line for every file that is not what the manifest promises, empty if all are."""
-    problems = []
-    for entry in manifest.files:
-        try:
-            data = storage.read(entry.path)
-        except FileNotFoundError:
-            problems.append(f"{entry.path}: missing")
-            continue
-        if len(data) != entry.size:
-            problems.append(f"{entry.path}: {len(data)} bytes instead of {entry.size}")
-        elif sha256(data) != entry.sha256:
-            problems.append(f"{entry.path}: content differs from its digest")
-    return problems

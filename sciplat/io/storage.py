@@ -4,17 +4,19 @@ Local files get their final name by a rename after their content has reached the
 object visible when its single PUT is complete. Temporary names begin with a dot.
 """
 
+import contextlib
 import hashlib
 import os
+import posixpath
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sciplat.errors import ArgumentError
+from sciplat.errors import ArgumentError, StorageError, StoreExists
 
 
 def sha256(data: bytes | memoryview) -> str:
@@ -55,8 +57,20 @@ class Storage(ABC):
         """Make an object unless there is one; return whether it was made."""
 
     @abstractmethod
+    def check_place(self) -> None:
+        """Refuse a folder that cannot be made or written to."""
+
+    @abstractmethod
     def names(self, path: str) -> list[str]:
         """Return the sorted names in a folder, without those that begin with a dot; empty if there is none."""
+
+    @abstractmethod
+    def files(self, path: str) -> list[str]:
+        """Return the sorted paths of all objects below a folder."""
+
+    @abstractmethod
+    def remove_empty(self, path: str) -> None:
+        """Remove a folder, and then those above it up to this one, as far as nothing at all is in them."""
 
     @abstractmethod
     def remove(self, path: str) -> None:
@@ -74,56 +88,94 @@ class LocalStorage(Storage):
         """The absolute path."""
         return str(self.root)
 
+    def at(self, path: str) -> Path:
+        """Return the place of a file or folder."""
+        return Path(os.path.normpath(self.root / path))
+
     def child(self, path: str) -> "LocalStorage":
         """Return the folder `path` below this one."""
-        return LocalStorage(self.root / path)
+        return LocalStorage(self.at(path))
 
     def read(self, path: str) -> bytes:
         """Return the content of a file."""
-        return (self.root / path).read_bytes()
+        return self.at(path).read_bytes()
 
     def size(self, path: str) -> int:
         """Return the bytes of a file."""
-        return (self.root / path).stat().st_size
+        return self.at(path).stat().st_size
 
     def open(self, path: str) -> BinaryIO:
         """Return a reader of a file."""
-        return (self.root / path).open("rb")
+        return self.at(path).open("rb")
 
     def write(self, path: str, data: bytes | memoryview) -> None:
         """Write a file under a temporary name, sync it, and rename it."""
-        target = self.root / path
-        temporary = self._temporary(target, data)
-        try:
-            temporary.replace(target)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(target.parent)
+        target = self.at(path)
+        with writing(str(target), len(data)):
+            temporary = self._temporary(target, data)
+            try:
+                temporary.replace(target)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+            sync_path(target.parent)
 
     def create(self, path: str, data: bytes) -> bool:
         """Give a complete file its name by a hard link, which fails if the name is taken."""
-        target = self.root / path
-        temporary = self._temporary(target, data)
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink()
-        sync_folder(target.parent)
+        target = self.at(path)
+        with writing(str(target), len(data)):
+            temporary = self._temporary(target, data)
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink()
+            sync_path(target.parent)
         return True
+
+    def check_place(self) -> None:
+        """Look at the nearest thing on the way that exists.
+
+        Raises
+        ------
+        StoreExists
+            If it is a file.
+        ArgumentError
+            If it is a folder that nothing can be written to.
+        """
+        place = next(path for path in (self.root, *self.root.parents) if path.exists())
+        what = f"{self.root} is no place for a store"
+        if not place.is_dir():
+            raise StoreExists(what, found=f"{place} is a file", hint="another URL")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise ArgumentError(what, found=f"{place} cannot be written to", hint="another URL")
 
     def names(self, path: str) -> list[str]:
         """Return the sorted names in a folder."""
-        folder = self.root / path
+        folder = self.at(path)
         if not folder.is_dir():
             return []
         return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
 
+    def files(self, path: str) -> list[str]:
+        """Return the sorted paths of all files below a folder."""
+        below = self.at(path).rglob("*")
+        return sorted(file.relative_to(self.root).as_posix() for file in below if file.is_file())
+
+    def remove_empty(self, path: str) -> None:
+        """Remove folders that hold nothing, hidden files included."""
+        folder = self.at(path)
+        while folder.is_relative_to(self.root):
+            with contextlib.suppress(FileNotFoundError):
+                if any(folder.iterdir()):
+                    return
+                folder.rmdir()
+            folder = folder.parent
+
     def remove(self, path: str) -> None:
         """Remove a file or folder."""
-        target = self.root / path
+        target = self.at(path)
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         else:
@@ -166,7 +218,8 @@ class ObjectStorage(Storage):
 
     def child(self, path: str) -> "ObjectStorage":
         """Return the folder `path` below this one."""
-        return ObjectStorage(f"{self.address}/{path}", self.options)
+        protocol, _, rest = self.address.partition("://")
+        return ObjectStorage(f"{protocol}://{posixpath.normpath(f'{rest}/{path}')}", self.options)
 
     @property
     def _system(self) -> tuple[Any, str]:
@@ -178,7 +231,7 @@ class ObjectStorage(Storage):
 
     def _locate(self, path: str) -> tuple[Any, str]:
         system, root = self._system
-        return system, f"{root}/{path}" if path else root
+        return system, posixpath.normpath(f"{root}/{path}")
 
     def read(self, path: str) -> bytes:
         """Return an object."""
@@ -211,6 +264,9 @@ class ObjectStorage(Storage):
             return False
         return True
 
+    def check_place(self) -> None:
+        """Do nothing: object storage tells at the first write."""
+
     def names(self, path: str) -> list[str]:
         """Return the sorted names in a folder."""
         system, full = self._locate(path)
@@ -221,6 +277,14 @@ class ObjectStorage(Storage):
             return []
         found = {entry.rstrip("/").rsplit("/", 1)[-1] for entry in listed}
         return sorted(name for name in found if not name.startswith("."))
+
+    def files(self, path: str) -> list[str]:
+        """Return the sorted paths of all objects below a folder."""
+        system, root = self._system
+        return sorted(name.removeprefix(root).strip("/") for name in system.find(f"{root}/{path}"))
+
+    def remove_empty(self, path: str) -> None:
+        """Do nothing: object storage has no folders without objects."""
 
     def remove(self, path: str) -> None:
         """Remove an object or all objects below a folder."""
@@ -238,6 +302,8 @@ def open_storage(url: "str | os.PathLike[str]", options: Mapping[str, Any] | Non
         If the URL's protocol is unknown, or is one that chains several file systems.
     """
     text = os.fspath(url)
+    if not text or "\0" in text:
+        raise ArgumentError(f"{text!r} is no URL", hint="a path, s3://, https:// or memory://")
     if "::" in text:
         raise ArgumentError(f"the URL {text!r} chains file systems", hint="a plain path or one protocol")
     protocol, mark, rest = text.partition("://")
@@ -251,9 +317,30 @@ def open_storage(url: "str | os.PathLike[str]", options: Mapping[str, Any] | Non
     return ObjectStorage(text.rstrip("/"), dict(options or {}))
 
 
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+@contextlib.contextmanager
+def writing(path: str, size: int) -> Iterator[None]:
+    """Turn the system's errors into one that names what was written and how much.
+
+    Raises
+    ------
+    StorageError
+        For any OSError inside.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written",
+            found=f"{error.strerror or error}; {size:,} bytes",
+            hint="more space, or another URL; the same command goes well then",
+        ) from None
+
+
+def sync_path(path: Path) -> None:
+    """Bring a file's content, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -49,7 +49,7 @@ def _private_folder() -> Path | None:
 
 @lru_cache(maxsize=1)
 def _digest() -> str:
-    """Return a name for the present kernels: numba does not notice that a kernel which another one calls has changed."""
+    """Return a name for the present kernels: numba does not notice when a kernel that another one calls changes."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())

@@ -42,7 +42,7 @@ def annulus_scratch_size(outer_max):
 
 @kernel
 def annulus_background(
-    science, mask, bad_bits, saturated_bits, saturation, x, y, x0, y0, inner, outer, method, scratch,
+    science, variance, mask, bad_bits, saturated_bits, saturation, x, y, x0, y0, inner, outer, method, scratch,
     out_background, out_scatter, out_count, out_flag,
 ):  # fmt: skip
     """Estimate the background around every source.
@@ -51,6 +51,8 @@ def annulus_background(
     ----------
     science : (ny, nx) float32 array
         Pixel values.
+    variance : (ny, nx) or (0, 0) float32 array
+        A pixel whose variance is negative or not finite is bad; (0, 0) for none.
     mask : (ny, nx) or (0, 0) uint32 array
         Mask bits of every pixel; (0, 0) for none.
     bad_bits, saturated_bits : uint32
@@ -81,7 +83,7 @@ def annulus_background(
     for n in range(x.size):
         count = 0
         if _usable(x[n], y[n], inner[n], outer[n], scratch.size):
-            count = _collect(science, mask, bits, saturation, x[n], y[n], x0, y0, inner[n], outer[n], scratch)
+            count = _collect(science, variance, mask, bits, saturation, x[n], y[n], x0, y0, inner[n], outer[n], scratch)
         out_flag[n] = 0 if count > 0 else NO_ANNULUS
         if count == 0:
             out_background[n], out_scatter[n], out_count[n] = math.nan, math.nan, 0
@@ -129,7 +131,7 @@ def _usable(x, y, inner, outer, size):
 
 
 @kernel
-def _collect(science, mask, bits, saturation, x, y, x0, y0, inner, outer, out_values):
+def _collect(science, variance, mask, bits, saturation, x, y, x0, y0, inner, outer, out_values):
     """Copy the good pixels of one annulus; return their number."""
     x_near, y_near = math.floor(x + 0.5), math.floor(y + 0.5)
     left, bottom = x0 - x_near, y0 - y_near
@@ -137,7 +139,7 @@ def _collect(science, mask, bits, saturation, x, y, x0, y0, inner, outer, out_va
     half = math.floor(outer + 0.5)
     first, columns = max(-half, left), min(half + 1, left + science.shape[1]) - max(-half, left)
     box = out_values.size // 2
-    has_mask = mask.size > 0
+    has_variance, has_mask = variance.size > 0, mask.size > 0
     stop = box
     for j in range(max(-half, bottom), min(half + 1, bottom + science.shape[0])):
         dy2 = (j - dy) * (j - dy)
@@ -148,6 +150,7 @@ def _collect(science, mask, bits, saturation, x, y, x0, y0, inner, outer, out_va
             d2 = (first + c - dx) * (first + c - dx) + dy2
             pixel = science[row, here]
             good = (inner * inner <= d2) & (d2 <= outer * outer) & (-math.inf < pixel) & (pixel < saturation)
+            good &= (variance[row, here] >= 0.0) & (variance[row, here] < math.inf) if has_variance else True
             good &= (mask[row, here] & bits) == 0 if has_mask else True
             out_values[np.uintp(stop + c)] = pixel if good else math.inf
         stop += max(columns, 0)

@@ -11,6 +11,7 @@ from sciplat.errors import ArgumentError, ColumnError
 from sciplat.io.catalog_store import CatalogStore, open_catalog_store
 from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.hats import HEALPIX_COLUMN
+from sciplat.io.image_store import TABLE
 from sciplat.io.storage import open_storage
 from sciplat.lazy.explain import Plan, quote
 from sciplat.lazy.node import Nest, Node, Scan, Select, Within, row_bytes
@@ -81,6 +82,11 @@ class Catalog:
     def properties(self) -> dict[str, Any]:
         """Position columns, frame, epoch, rows per cell, and what else the store says of itself."""
         return dict(self.node.properties)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What was ingested, and what was left out; empty for a plan or its result."""
+        return dict(self.properties.get("report", {}))
 
     @property
     def version(self) -> int | None:
@@ -179,13 +185,8 @@ class Catalog:
         ArgumentError
             If the result has no row.
         """
-        return self._write(url, replace=replace, storage_options=None)
-
-    def _write(
-        self, url: "str | os.PathLike[str]", *, replace: bool, storage_options: Mapping[str, Any] | None
-    ) -> "Catalog":
         properties = self.properties
-        writer = CatalogWriter.begin(open_storage(url, storage_options), properties, replace=replace)
+        writer = CatalogWriter.begin(open_storage(url), properties, replace=replace)
         store = write_catalog(
             self._tasks(),
             self.schema,
@@ -242,10 +243,12 @@ def open_catalog(
     StoreNotFound
         If there is no such store or version.
     """
-    opened = open_catalog_store(open_storage(url, storage_options), version)
-    if "position" not in opened.manifest.properties:
-        raise ArgumentError(f"{url} is no catalog", found=str(sorted(opened.manifest.properties)))
-    catalog = catalog_from_store(opened)
+    storage = open_storage(url, storage_options)
+    if storage.names(f"{TABLE}/versions"):
+        raise ArgumentError(
+            f"{url} is an image store, not a catalog", hint="open_images(url); its table of images is a catalog"
+        )
+    catalog = catalog_from_store(open_catalog_store(storage, version))
     catalog = catalog if columns is None else catalog.select(*columns)
     return catalog if region is None else catalog.within(region)
 

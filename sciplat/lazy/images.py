@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 
 from sciplat.errors import ArgumentError, ColumnError
+from sciplat.io.hats import parse_cell_path
 from sciplat.io.image_store import ImageStore, open_image_store, read_image_table
 from sciplat.io.storage import open_storage
 from sciplat.lazy.catalog import Catalog, catalog_from_store
-from sciplat.lazy.photometry import Photometry
+from sciplat.lazy.photometry import Photometry, image_ranges
+from sciplat.sky.align import meeting_pairs
 from sciplat.sky.angle import AngleLike, Length, parse_length
 from sciplat.sky.cell import Cell
-from sciplat.sky.coverage import Coverage
 from sciplat.sky.region import Region
 from sciplat.steps.photometry import BACKGROUNDS, Apertures, Background
 
@@ -66,9 +67,8 @@ class Images:
     @property
     def cells(self) -> list[Cell]:
         """Cells of the store's groups that hold these images."""
-        names = {group.split("/")[0] + "/" + group.split("/")[1] for group in self.rows["group"].to_pylist()}
-        pairs = (name.replace("Norder=", "").replace("Npix=", "").split("/") for name in names)
-        return sorted((Cell(int(order), int(index)) for order, index in pairs), key=lambda cell: cell.start)
+        found = {parse_cell_path(group) for group in self.rows["group"].to_pylist()}
+        return sorted((cell for cell in found if cell is not None), key=lambda cell: cell.start)
 
     @property
     def properties(self) -> dict[str, Any]:
@@ -92,12 +92,9 @@ class Images:
 
     def within(self, region: Region) -> "Images":
         """Keep the images that may touch a region."""
-        cover = region.cover()
-        keep = [
-            any(cover.meets(start, stop) for start, stop in Coverage.from_uniq(cells).ranges.tolist())
-            for cells in self.rows["cells"].to_pylist()
-        ]
-        return replace(self, rows=self.rows.filter(pa.array(keep, type=pa.bool_())))
+        ranges, owner = image_ranges(self.rows)
+        touched, _ = meeting_pairs(ranges, region.cover().ranges)
+        return replace(self, rows=self.rows.take(pa.array(np.unique(owner[touched]))))
 
     def select_bands(self, *bands: str) -> "Images":
         """Keep the images of some bands.
@@ -157,7 +154,9 @@ class Images:
             raise ColumnError(f"the catalog has no column {missing[0]!r}", found=", ".join(catalog.columns))
         apertures = _apertures(radii, annulus, background)
         order = int(self.properties["order"])
-        node = Photometry(catalog.node, self.store.storage, images.rows, order, apertures, tuple(keep))
+        identity = catalog.properties["id"]
+        sources = catalog.select(*keep, *([identity] if identity else []))  # nothing else is read
+        node = Photometry(sources.node, self.store.storage, images.rows, order, apertures, tuple(keep))
         stored = catalog.stored + sum(images.rows["stored_bytes"].to_pylist())
         return Catalog(node, None, stored)
 
@@ -174,7 +173,7 @@ class Images:
         if group not in set(self.rows["group"].to_pylist()):
             raise ArgumentError(f"there is no group {group!r}", hint='.rows["group"] names them')
         dataset: xr.Dataset = xr.open_zarr(f"{self.store.storage.url}/{group}", consolidated=False, chunks=None)
-        return dataset.set_coords("mjd")
+        return dataset
 
 
 def open_images(

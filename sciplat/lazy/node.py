@@ -12,8 +12,9 @@ from sciplat.io.catalog_store import CatalogStore
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.io.publish import FileEntry
 from sciplat.lazy.explain import Cost
-from sciplat.sky.cell import Cell
-from sciplat.sky.coverage import Coverage
+from sciplat.sky.align import common_ranges
+from sciplat.sky.cell import Cell, cell_ranges
+from sciplat.sky.coverage import Coverage, Ranges
 from sciplat.sky.region import Region
 from sciplat.steps.nest import nested_type
 from sciplat.tasks.nest import NestTask
@@ -44,6 +45,10 @@ class Node(Protocol):
 
     def cost(self, cell: Cell) -> Cost:
         """Return what that task is expected to take."""
+        ...
+
+    def rows_in(self, ranges: Ranges) -> float:
+        """Return the expected rows in ranges of order-29 cells."""
         ...
 
 
@@ -90,9 +95,12 @@ class Scan:
 
     def cost(self, cell: Cell) -> Cost:
         """Return the cost if all columns of a row are read."""
-        file = self._file(cell)
-        rows = min(self.store.expected_rows(cell), file.rows)
+        file, rows = self._file(cell), self.rows_in(cell_ranges([cell]))
         return Cost(file.size * rows / file.rows, rows, rows * row_bytes(self.schema))
+
+    def rows_in(self, ranges: Ranges) -> float:
+        """Return the expected rows by the store's sky map."""
+        return self.store.expected_rows(ranges)
 
     def _file(self, cell: Cell) -> FileEntry:
         return self.store.entries[int(np.searchsorted(self._starts, cell.start, side="right")) - 1].file
@@ -127,8 +135,13 @@ class Within:
         return WithinTask(self.inner.task(cell), self.region, (ra, dec))
 
     def cost(self, cell: Cell) -> Cost:
-        """Return the inner cost: how many rows lie inside is not known before."""
-        return self.inner.cost(cell)
+        """Return the inner cost, with the rows that are expected inside."""
+        inner = self.inner.cost(cell)
+        return Cost(inner.read, self.rows_in(cell_ranges([cell])), inner.memory)
+
+    def rows_in(self, ranges: Ranges) -> float:
+        """Return the expected rows in the part of the ranges that the region covers."""
+        return self.inner.rows_in(common_ranges(ranges, self.cover.ranges))
 
 
 @dataclass(frozen=True)
@@ -160,6 +173,10 @@ class Select:
     def cost(self, cell: Cell) -> Cost:
         """Return the inner cost."""
         return self.inner.cost(cell)
+
+    def rows_in(self, ranges: Ranges) -> float:
+        """Return the inner node's."""
+        return self.inner.rows_in(ranges)
 
 
 @dataclass(frozen=True)
@@ -201,6 +218,10 @@ class Nest:
         """Return the inner cost, with its rows held twice; how many share a key is not known before."""
         inner = self.inner.cost(cell)
         return Cost(inner.read, inner.rows, 2 * inner.memory)
+
+    def rows_in(self, ranges: Ranges) -> float:
+        """Return the inner node's: at most as many."""
+        return self.inner.rows_in(ranges)
 
 
 def row_bytes(schema: pa.Schema) -> int:

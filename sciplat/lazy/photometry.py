@@ -14,13 +14,20 @@ from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.io.storage import Storage
 from sciplat.lazy.explain import Cost
 from sciplat.lazy.node import Node, row_bytes
-from sciplat.sky.align import common_cells
-from sciplat.sky.cell import Cell
-from sciplat.sky.coverage import Coverage
+from sciplat.sky.align import common_cells, common_ranges
+from sciplat.sky.cell import Cell, cell_ranges
+from sciplat.sky.coverage import Coverage, Ranges
 from sciplat.steps.photometry import Apertures, photometry_schema
 from sciplat.tasks.photometry import CatalogColumns, PhotometryTask
 
 _PIXEL_BYTES = 12  # science and variance float32, mask uint32
+
+
+def image_ranges(images: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the ranges of order-29 cells that images may touch, shape (n, 2), and the row that each belongs to."""
+    coverages = [Coverage.from_uniq(cells).ranges for cells in images["cells"].to_pylist()]
+    owner = np.repeat(np.arange(len(coverages)), [len(part) for part in coverages])
+    return np.concatenate([np.empty((0, 2), np.int64), *coverages]), owner
 
 
 @dataclass(frozen=True)
@@ -90,35 +97,36 @@ class Photometry:
     @cached_property
     def _ranges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The ranges of all images, sorted by their start, and the image that each belongs to."""
-        coverages = [Coverage.from_uniq(cells).ranges for cells in self.images["cells"].to_pylist()]
-        ranges = np.concatenate([np.empty((0, 2), np.int64), *coverages])
-        owner = np.repeat(np.arange(len(coverages)), [len(part) for part in coverages])
+        ranges, owner = image_ranges(self.images)
         order = np.argsort(ranges[:, 0], kind="stable")
         return ranges[order], owner[order]
 
     @cached_property
     def cells(self) -> Sequence[Cell]:
         """The parts of the catalog's cells that touch an image."""
-        coverage = Coverage(np.empty((0, 2), np.int64)).union(Coverage(self._ranges[0]))
+        coverage = Coverage.from_ranges(self._ranges[0])
         return [cell for cell, _ in common_cells(list(self.catalog.cells), coverage, self.order)]
 
     def task(self, cell: Cell) -> PhotometryTask:
         """Return the measuring of one cell's sources on the images that may hold them."""
-        near = self._images_near(cell)
+        near = self._images_near(cell).drop_columns(["cells", "corners"])  # of use to the plan only
         return PhotometryTask(self.catalog.task(cell), self.storage, near, self.apertures, self._columns, self.schema)
 
     def cost(self, cell: Cell) -> Cost:
-        """Return the cost: sources spread evenly over the cell, images read as far as they overlap it."""
+        """Return the cost: images are read as far as they overlap the cell."""
         sources = self.catalog.cost(cell)
-        read, rows, pixels = sources.read, 0.0, 0
+        read, pixels = sources.read, 0
         for image in self._images_near(cell).select(["cells", "stored_bytes", "ny", "nx"]).to_pylist():
             coverage = Coverage.from_uniq(image["cells"])
-            inside = coverage.length_in(cell)
-            read += image["stored_bytes"] * inside / coverage.length
-            rows += sources.rows * inside / (cell.stop - cell.start)
+            read += image["stored_bytes"] * coverage.length_in(cell) / coverage.length
             pixels = max(pixels, image["ny"] * image["nx"])
+        rows = self.rows_in(cell_ranges([cell]))
         # rows are held twice while they are put together and sorted
         return Cost(read, rows, sources.memory + pixels * _PIXEL_BYTES + 2 * rows * row_bytes(self.schema))
+
+    def rows_in(self, ranges: Ranges) -> float:
+        """Return the expected rows: every source in the ranges once for each image that may hold it."""
+        return self.catalog.rows_in(common_ranges(self._ranges[0], Coverage.from_ranges(ranges).ranges))
 
     def _images_near(self, cell: Cell) -> pa.Table:
         """Return the rows of the images that may hold a source of the cell."""

@@ -30,6 +30,12 @@ def meeting_pairs(left: Ranges, right: Ranges) -> tuple[NDArray[np.int64], NDArr
     return left_index, np.repeat(first, counts) + offsets
 
 
+def common_ranges(left: Ranges, right: Ranges) -> Ranges:
+    """Return the parts of the left ranges that lie in the right ones, which are sorted and disjoint; shape (n, 2)."""
+    i, j = meeting_pairs(left, right)
+    return np.stack([np.maximum(left[i, 0], right[j, 0]), np.minimum(left[i, 1], right[j, 1])], axis=1)
+
+
 def common_cells(cells: list[Cell], coverage: Coverage, order: int) -> list[tuple[Cell, int]]:
     """Return the parts of `cells` that may touch `coverage`, none coarser than `order`.
 

@@ -1,12 +1,14 @@
 """The only reader of units: text and quantities become angles in degrees, or lengths in pixels."""
 
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sciplat.errors import AngleError
 
 AngleLike = object  # str or astropy Quantity; everything else is refused by the parsers below
 
+_NUMBER_UNIT = re.compile(r"\s*([+-]?[\d.]+(?:[eE][+-]?\d+)?)\s*([a-zA-Z]+)\s*")
 _PIXEL_UNITS = ("pix", "px", "pixel", "pixels")
 
 
@@ -44,12 +46,11 @@ def parse_angle(value: AngleLike, *, what: str = "angle") -> float:
         If it has no unit, is no angle, or is not finite.
     """
     import astropy.units as u
-    from astropy.coordinates import Angle
 
     if not isinstance(value, str | u.Quantity):
         raise _no_unit(value, what)
     try:
-        degrees = float(Angle(value).to_value(u.deg))
+        degrees = _degrees(value)
     except (u.UnitsError, ValueError, TypeError) as error:
         if isinstance(value, str) and _is_number(value):
             raise _no_unit(value, what) from None
@@ -82,6 +83,18 @@ def parse_length(value: AngleLike, *, what: str = "radius") -> Length:
     if not 0 < length.value < float("inf"):
         raise AngleError(f"{what}: {value!r} is not a positive length", hint='"2 arcsec" or "6 pix"')
     return length
+
+
+def _degrees(value: Any) -> float:
+    import astropy.units as u
+    from astropy.coordinates import Angle
+
+    plain = _NUMBER_UNIT.fullmatch(value) if isinstance(value, str) else None
+    if plain is not None:  # astropy's reader of angles does not take exponents such as 1e-05
+        unit = u.Unit(plain[2], parse_strict="silent")
+        if unit.is_equivalent(u.deg):
+            value = u.Quantity(float(plain[1]), unit)
+    return float(Angle(value).to_value(u.deg))
 
 
 def _pixels(value: AngleLike) -> float | None:

@@ -34,9 +34,14 @@ class Coverage:
         return cls(np.asarray(moc.to_depth29_ranges).astype(np.int64).reshape(-1, 2))
 
     @classmethod
+    def from_ranges(cls, ranges: Ranges) -> "Coverage":
+        """Return the union of ranges, shape (n, 2), in any order."""
+        return cls(_merged(ranges))
+
+    @classmethod
     def from_cells(cls, cells: list[Cell]) -> "Coverage":
         """Return the union of `cells`."""
-        return cls(_merged(cell_ranges(cells)))
+        return cls.from_ranges(cell_ranges(cells))
 
     @classmethod
     def from_uniq(cls, uniq: ArrayLike) -> "Coverage":
@@ -45,7 +50,7 @@ class Coverage:
         order = np.searchsorted(_FIRST_CODES, codes, side="right") - 1
         shift = 2 * (MAX_ORDER - order)
         index = codes - (np.int64(4) << (2 * order))
-        return cls(_merged(np.stack([index << shift, (index + 1) << shift], axis=1)))
+        return cls.from_ranges(np.stack([index << shift, (index + 1) << shift], axis=1))
 
     def to_uniq(self) -> NDArray[np.int64]:
         """Return the fewest cells that make this coverage, in NUNIQ coding, sorted by position on the sky."""
@@ -62,11 +67,7 @@ class Coverage:
         """Return the union of all cells of `order` that this coverage touches."""
         shift = 2 * (MAX_ORDER - order)
         first, last = self.ranges[:, 0] >> shift, -(-self.ranges[:, 1] >> shift)
-        return Coverage(_merged(np.stack([first << shift, last << shift], axis=1)))
-
-    def union(self, *others: "Coverage") -> "Coverage":
-        """Return what any of the coverages covers."""
-        return Coverage(_merged(np.concatenate([self.ranges, *(other.ranges for other in others)])))
+        return Coverage.from_ranges(np.stack([first << shift, last << shift], axis=1))
 
     def contains(self, index: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return for each order-29 index whether it lies inside; shape (n,)."""

@@ -24,7 +24,7 @@ def rotation(from_frame: str, to_frame: str) -> FloatArray:
     Returns
     -------
     ndarray of float64, shape (3, 3)
-        `vectors @ matrix.T` are the vectors in `to_frame`. Shared between callers, hence read-only.
+        `rotated(vectors, matrix)` are the vectors in `to_frame`. Shared between callers, hence read-only.
 
     Raises
     ------
@@ -37,6 +37,15 @@ def rotation(from_frame: str, to_frame: str) -> FloatArray:
     matrix: FloatArray = np.ascontiguousarray(turned.cartesian.xyz.value)
     matrix.setflags(write=False)
     return matrix
+
+
+def rotated(vectors: FloatArray, matrix: FloatArray) -> FloatArray:
+    """Return the vectors, shape (n, 3), turned by a matrix of `rotation`.
+
+    Written out, because the last bits of a BLAS product depend on how many rows it is given.
+    """
+    x, y, z = vectors[:, 0], vectors[:, 1], vectors[:, 2]
+    return np.stack([row[0] * x + row[1] * y + row[2] * z for row in matrix], axis=-1)
 
 
 def unit_vectors(ra: ArrayLike, dec: ArrayLike) -> FloatArray:

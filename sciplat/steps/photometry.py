@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from sciplat.errors import ArgumentError
 from sciplat.kernels import flags
 from sciplat.kernels.aperture import aperture_scratch, aperture_sums
 from sciplat.kernels.background import MEAN, MEDIAN, MODE, annulus_background, annulus_scratch_size
@@ -22,6 +23,7 @@ Floats = NDArray[np.float64]
 Background = Literal["median", "mean", "mode"]
 BACKGROUNDS: dict[str, int] = {"median": MEDIAN, "mean": MEAN, "mode": MODE}
 _AB_NJY = 31.4  # AB magnitude of 1 nJy
+_LARGEST_RADIUS = 1000  # pixels
 _MAG = 2.5 / np.log(10.0)
 
 
@@ -170,9 +172,10 @@ def _background(pixels: ImagePixels, placed: Placed, apertures: Apertures) -> tu
     if apertures.annulus is None or n == 0:
         return level, scatter, flag
     inner, outer = (_in_pixels(length, placed.scale) for length in apertures.annulus)
+    _check_size(outer)
     scratch = np.empty(annulus_scratch_size(float(outer.max())))
     annulus_background(
-        *_kernel_pixels(pixels, variance=False),
+        *_kernel_pixels(pixels),
         placed.x,
         placed.y,
         pixels.x0,
@@ -196,10 +199,11 @@ def _sums(
 ) -> tuple[Floats, Floats, Floats, NDArray[np.int32]]:
     shape = (len(placed.x), len(apertures.radii))
     radii = np.stack([_in_pixels(length, placed.scale) for length in apertures.radii], axis=1)
+    _check_size(radii)
     flux, variance, area = np.empty(shape), np.empty(shape), np.empty(shape)
     flag = np.zeros(shape, dtype=np.int32)
     aperture_sums(
-        *_kernel_pixels(pixels, variance=True),
+        *_kernel_pixels(pixels),
         placed.x,
         placed.y,
         pixels.x0,
@@ -215,18 +219,27 @@ def _sums(
     return flux, variance, area, flag
 
 
-def _kernel_pixels(pixels: ImagePixels, *, variance: bool) -> tuple[Any, ...]:
+def _check_size(radii: Floats) -> None:
+    """Refuse what would need more memory than any image: most likely a wrong unit."""
+    largest = float(radii.max(initial=0.0))
+    if largest > _LARGEST_RADIUS:
+        raise ArgumentError(
+            f"a radius of {largest:.0f} pixels is too large",
+            hint=f"at most {_LARGEST_RADIUS} pixels; is the unit right?",
+        )
+
+
+def _kernel_pixels(pixels: ImagePixels) -> tuple[Any, ...]:
     """Return the arguments about pixels as the kernels take them: an absent plane has no elements."""
+    variance = np.empty((0, 0), np.float32) if pixels.variance is None else pixels.variance
     mask = np.empty((0, 0), np.uint32) if pixels.mask is None else pixels.mask
-    planes = [pixels.science]
-    if variance:
-        planes.append(np.empty((0, 0), np.float32) if pixels.variance is None else pixels.variance)
-    return (*planes, mask, np.uint32(pixels.bad_bits), np.uint32(pixels.saturated_bits), pixels.saturation)
+    bits = np.uint32(pixels.bad_bits), np.uint32(pixels.saturated_bits)
+    return pixels.science, variance, mask, *bits, pixels.saturation
 
 
 def _calibrated(k: int, flux: Floats, error: Floats, zero_point: float) -> dict[str, Floats]:
     unit = 10 ** ((_AB_NJY - zero_point) / 2.5)
-    positive = np.where(flux > 0, flux, np.nan)
+    positive = np.where((flux > 0) & np.isfinite(zero_point), flux, np.nan)
     return {
         f"flux_nJy_{k}": flux * unit,
         f"flux_nJy_err_{k}": error * unit,

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sciplat.errors import WcsError
 from sciplat.kernels.wcs import tan_to_pixel, tan_to_sky
-from sciplat.sky.frame import ra_dec, rotation, unit_vectors
+from sciplat.sky.frame import ra_dec, rotated, rotation, unit_vectors
 
 FloatArray = NDArray[np.float64]
 Cards = dict[str, float | int | str]
@@ -132,7 +132,7 @@ class ImageWcs:
         """Project unit vectors (ICRS) by astropy into x, y, scale; what does not come back is NaN."""
         wcs = self._astropy.wcs
         world = np.empty((len(vectors), 2))
-        world[:, wcs.lng], world[:, wcs.lat] = ra_dec(vectors @ rotation("icrs", self.frame).T)
+        world[:, wcs.lng], world[:, wcs.lat] = ra_dec(rotated(vectors, rotation("icrs", self.frame)))
         x, y = _world_to_pixel(self._astropy, world).T
         back = self._general_to_vectors(x, y)
         half = 0.5
@@ -146,7 +146,7 @@ class ImageWcs:
         """Return the unit vectors (ICRS) of pixels by astropy."""
         world = self._astropy.all_pix2world(np.stack([x, y], axis=-1), 0)
         wcs = self._astropy.wcs
-        return unit_vectors(world[:, wcs.lng], world[:, wcs.lat]) @ rotation(self.frame, "icrs").T
+        return rotated(unit_vectors(world[:, wcs.lng], world[:, wcs.lat]), rotation(self.frame, "icrs"))
 
 
 def frame_of(cards: Mapping[str, float | int | str]) -> str:

@@ -80,7 +80,7 @@ class PhotometryTask:
         reach = self.apertures.reach(placed.scale)
         window = _read_around(self.storage, image, planes, placed, reach)
         variance, gain = window.variance, image["gain"]
-        if variance is None and gain is not None:
+        if variance is None and gain is not None and gain > 0:
             variance = gain_variance(window.science, gain, image["read_noise"] or 0.0, image["background"] or 0.0)
         saturation = np.inf if image["saturation"] is None else image["saturation"]
         return ImagePixels(

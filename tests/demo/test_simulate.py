@@ -215,14 +215,6 @@ def test_fields_lie_apart_all_over_the_sky(fields: int) -> None:
         assert np.linalg.norm(vectors.mean(axis=0)) < 0.15
 
 
-def test_progress_reaches_the_end(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    simulate_survey(
-        tmp_path, fields=1, epochs=2, bands=("i",), size=128, sources_per_field=2, reference_rows=100,
-        progress=lambda done, total: seen.append((done, total)),
-    )  # fmt: skip
-    assert seen == [(1, 2), (2, 2)]
-
 
 def test_arguments_that_make_no_survey_are_refused(survey: Survey, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="at least one field"):

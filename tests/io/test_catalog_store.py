@@ -8,8 +8,9 @@ from sciplat.errors import ColumnError, SciplatError, StoreCorrupt, StoreExists
 from sciplat.io import catalog_store
 from sciplat.io.catalog_store import open_catalog_store, read_cell
 from sciplat.io.catalog_writer import CatalogWriter, encode_parquet
-from sciplat.io.publish import file_entry, verify_files
+from sciplat.io.publish import file_entry
 from sciplat.io.storage import LocalStorage
+from sciplat.io.verify import verify_files
 from sciplat.sky.cell import Cell, healpix_29, split_cells
 
 PROPERTIES = {"position": ["ra", "dec"], "id": "source_id", "kind": "object", "frame": "icrs", "rows_per_cell": 300}
@@ -153,8 +154,8 @@ def test_cuts_are_noticed(tmp_path):
     entry = file_entry("f.parquet", data, rows=500, footer=footer)
     for length in [0, 1, 8, footer, len(data) // 2, len(data) - 1]:
         storage.write("f.parquet", data[:length])
-        with pytest.raises(StoreCorrupt, match="f.parquet"):
+        with pytest.raises(StoreCorrupt, match=r"f\.parquet"):
             read_cell(storage, entry)
     storage.remove("f.parquet")
-    with pytest.raises(SciplatError, match="f.parquet"):
+    with pytest.raises(SciplatError, match=r"f\.parquet"):
         read_cell(storage, entry)

@@ -1,4 +1,3 @@
-import os
 import pickle
 import uuid
 
@@ -52,7 +51,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(OSError, match="taken"):
         storage.write("taken", b"x")
-    assert os.listdir(tmp_path) == ["taken"]
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
 def test_a_relative_path_is_made_absolute_at_once(tmp_path, monkeypatch):

@@ -17,13 +17,28 @@ BAD, BLOOM = np.uint32(1), np.uint32(4)
 METHODS = {"median": background.MEDIAN, "mean": background.MEAN, "mode": background.MODE}
 
 
-def measure(science, x, y, inner, outer, method="median", *, mask=None, saturation=np.inf, x0=0, y0=0, outer_max=None):
+def measure(
+    science,
+    x,
+    y,
+    inner,
+    outer,
+    method="median",
+    *,
+    variance=None,
+    mask=None,
+    saturation=np.inf,
+    x0=0,
+    y0=0,
+    outer_max=None,
+):
     x, y = np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float))
     inner, outer = (np.broadcast_to(np.asarray(radius, float), x.shape).copy() for radius in (inner, outer))
     level, scatter = np.full(x.shape, -7.0), np.full(x.shape, -7.0)
     count, flag = np.full(x.shape, -7), np.full(x.shape, -7, np.int32)
     background.annulus_background(
         science,
+        np.empty((0, 0), np.float32) if variance is None else variance,
         np.empty((0, 0), np.uint32) if mask is None else mask,
         BAD,
         BLOOM,
@@ -212,3 +227,15 @@ def test_photutils_agrees(scene):
     np.testing.assert_allclose(found.level, theirs.median, rtol=1e-6)
     np.testing.assert_allclose(found.scatter, theirs.mad_std, rtol=1e-6)
     np.testing.assert_array_equal(found.count, theirs.center_aper_area.value)
+
+
+def test_a_pixel_without_a_usable_variance_is_bad(scene):
+    science = np.where(np.isfinite(scene.science), scene.science, np.float32(90)).astype(np.float32)
+    worthless = np.zeros(science.shape, bool)
+    worthless[20:50, 30] = True
+    variance = np.ones(science.shape, np.float32)
+    variance[worthless] = np.resize([np.nan, np.inf, -1.0], 30)
+    got = measure(science, 31.2, 33.9, 4.0, 9.0, variance=variance)
+    expected = measure(science, 31.2, 33.9, 4.0, 9.0, mask=np.where(worthless, BAD, 0).astype(np.uint32))
+    same_bits(got, expected)
+    assert got.count[0] < measure(science, 31.2, 33.9, 4.0, 9.0).count[0]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import sciplat
 from sciplat.errors import AngleError, ArgumentError, ColumnError, StoreExists
-from sciplat.io.publish import verify_files
+from sciplat.io.verify import verify_files
 from sciplat.sky.angle import Length
 from sciplat.steps.photometry import Apertures, ImagePixels, measure, place
 from sciplat.steps.wcs import ImageWcs
@@ -99,9 +99,7 @@ def test_a_cluster_gives_the_same_files_as_threads(scene, tmp_path):
     plan = images.photometry(catalog, **ARGUMENTS)
     local = plan.write(tmp_path / "threads")
     with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, protocol="tcp"
-        ) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster),
     ):
         remote = plan.write(tmp_path / "cluster")

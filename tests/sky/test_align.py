@@ -1,8 +1,10 @@
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sciplat.sky.align import common_cells, meeting_pairs
+from sciplat.sky.align import common_cells, common_ranges, meeting_pairs
 from sciplat.sky.cell import Cell, cell_ranges
 from sciplat.sky.coverage import Coverage
 from tests.strategies import partitions
@@ -17,12 +19,21 @@ def test_meeting_pairs_are_all_pairs_that_share_an_index(left, right):
     assert list(zip(*(index.tolist() for index in meeting_pairs(a, b)), strict=True)) == brute
 
 
+@given(st.lists(cells, max_size=10), st.lists(cells, max_size=10))
+def test_common_ranges_are_the_parts_inside(left, right):
+    a, b = cell_ranges(left), Coverage.from_cells(right).ranges
+    parts = common_ranges(a, b)
+    starts = np.arange(12 * 4**4) << 50
+    inside = Coverage.from_cells(left).contains(starts) & Coverage(b).contains(starts)
+    assert (Coverage.from_ranges(parts).contains(starts) == inside).all()
+
+
 @given(partitions(), st.lists(cells, max_size=8), st.integers(0, 4))
 def test_common_cells_hold_the_coverage_once(whole, touched, order):
     coverage = Coverage.from_cells(touched)
     parts = common_cells(whole, coverage, order)
     assert all(whole[i].start <= part.start and part.stop <= whole[i].stop for part, i in parts)
-    assert all(a.stop <= b.start for (a, _), (b, _) in zip(parts, parts[1:], strict=False))
+    assert all(a.stop <= b.start for (a, _), (b, _) in pairwise(parts))
     assert all(part.order >= order for part, _ in parts)
     held = Coverage.from_cells([part for part, _ in parts])
     starts = np.arange(12 * 4**4) << 50

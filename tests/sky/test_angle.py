@@ -13,6 +13,9 @@ from sciplat.sky.angle import Length, parse_angle, parse_length
         ("0.5 deg", 0.5),
         ("-30 deg", -30),
         ("10h30m", 157.5),
+        ("1e-05 deg", 1e-5),
+        ("-2.5E-3deg", -2.5e-3),
+        ("1.5e1 arcmin", 0.25),
         (2 * u.rad, 114.591559),
     ],
 )

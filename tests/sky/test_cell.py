@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import astropy.units as u
 import cdshealpix.nested
 import numpy as np
@@ -22,7 +24,7 @@ def test_impossible_cells_are_refused(order, index):
 def test_children_tile_their_parent(cell):
     children = cell.children
     assert (children[0].start, children[-1].stop) == (cell.start, cell.stop)
-    assert all(a.stop == b.start for a, b in zip(children, children[1:], strict=False))
+    assert all(a.stop == b.start for a, b in pairwise(children))
 
 
 def test_twelve_cells_make_the_sky():

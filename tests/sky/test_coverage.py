@@ -46,9 +46,9 @@ def test_the_finest_cells_survive_uniq_coding():
 
 
 @given(st.lists(cells, max_size=8), st.lists(cells, max_size=8), st.integers(0, 4))
-def test_union_degrading_and_membership(left, right, order):
+def test_unions_degrading_and_membership(left, right, order):
     a, b = Coverage.from_cells(left), Coverage.from_cells(right)
-    assert members(a.union(b)) == brute(left) | brute(right)
+    assert members(Coverage.from_ranges(np.concatenate([a.ranges, b.ranges]))) == brute(left) | brute(right)
     coarse = {i >> 2 * (4 - order) for i in brute(left)}
     assert members(a.degraded(order), order) == coarse
     every = np.arange(12 * 4**4) << 50
@@ -90,7 +90,6 @@ def test_an_outline_is_covered_with_its_inside(ra, sin_dec, size, seed):
 def test_lengths_and_areas():
     coverage = Coverage.from_cells([Cell(2, 0), Cell(2, 5)])
     assert coverage.length == 2 * (Cell(2, 0).stop - Cell(2, 0).start)
-    assert [coverage.length_in(cell) / coverage.length for cell in (Cell(1, 0), Cell(0, 0), Cell(3, 0), Cell(0, 7))] == [
-        0.5, 1, 0.125, 0,
-    ]  # fmt: skip
+    cells = (Cell(1, 0), Cell(0, 0), Cell(3, 0), Cell(0, 7))
+    assert [coverage.length_in(cell) / coverage.length for cell in cells] == [0.5, 1, 0.125, 0]
     assert Coverage.from_cells([Cell(0, i) for i in range(12)]).area == pytest.approx(41252.96125)

@@ -1,0 +1,78 @@
+"""What the README says is so: its Python runs, its commands exist, its tree and signatures are those of the code."""
+
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+import sciplat
+from sciplat.cli.main import main
+from sciplat.demo.run import run_demo
+from sciplat.kernels.flags import FLAGS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(kind):
+    return re.findall(rf"```{kind}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_python_runs_where_the_demo_has_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_demo("demo-output", fields=4)
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), {})
+    assert len(sciplat.open_catalog("light_curves")) > 0
+
+
+def test_the_first_commands_are_in_the_makefile():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert re.findall(r"^    make (\w+)", README, re.MULTILINE) == ["demo", "test"]
+    assert {"demo", "test", "lint", "bench"} <= set(targets)
+
+
+@pytest.mark.parametrize("line", [line for block in blocks("console") for line in block.splitlines()])
+def test_a_command_is_understood(line):
+    words = shlex.split(line.removeprefix("$ "))
+    assert words.pop(0) == "sciplat"
+    command = main
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    command.make_context(command.name, words)
+
+
+def test_signatures_are_those_of_the_code():
+    for line in blocks("text")[0].splitlines():
+        name = line.partition("(")[0]
+        thing = sciplat
+        for part in name.split(".")[1:]:
+            thing = getattr(thing, part)
+        parameters = list(inspect.signature(thing).parameters.values())
+        bare = [p.replace(annotation=inspect.Parameter.empty) for p in parameters if p.name != "self"]
+        assert f"{name}{inspect.Signature(bare)}" == line
+
+
+def test_every_public_method_has_a_signature_there():
+    listed = {line.partition("(")[0] for line in blocks("text")[0].splitlines()}
+    for owner in (sciplat.Catalog, sciplat.Images):
+        methods = [name for name, _ in inspect.getmembers(owner, inspect.isfunction) if not name.startswith("_")]
+        assert {f"sciplat.{owner.__name__}.{name}" for name in methods} <= listed
+
+
+def test_the_tree_is_the_tree():
+    shown = set(re.findall(r"^ *(\w+)/", blocks("text")[1], re.MULTILINE)) - {"sciplat"}
+    packages = {path.parent.name for path in (ROOT / "sciplat").glob("*/__init__.py")}
+    assert shown == packages | {"benchmarks", "examples", "tests"}
+
+
+def test_the_table_of_flags_is_that_of_the_kernels():
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \| ([^|]+) \|$", README, re.MULTILINE)
+    assert [(int(bit), name, meaning) for bit, name, meaning in rows] == [*FLAGS]
+
+
+def test_contributing_is_short():
+    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) < 120
