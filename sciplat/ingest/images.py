@@ -1,30 +1,21 @@
 """FITS images become an image store: pixels in Zarr by sky cell, and a table of images that is a catalog.
 
-Headers are read first: they say which cells and shapes there are. Then every image is read, written as whole
-shards and forgotten. The table is published last, and with it the images.
+Headers are read first (`plan.py`): they say which cells and shapes there are. Then every image is read, written as
+whole shards and forgotten. The table is published last, and with it the images.
 """
 
 import os
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from sciplat.errors import ArgumentError, InputError, SciplatError
-from sciplat.ingest.fits_image import (
-    ImageFile,
-    ImageHeader,
-    Source,
-    describe_images,
-    file_sha256,
-    find_images,
-    read_planes,
-)
-from sciplat.ingest.zero_points import ZeroPoints, read_zero_points
+from sciplat.errors import ArgumentError, SciplatError
+from sciplat.ingest.fits_image import Source, file_sha256, read_planes
+from sciplat.ingest.plan import FINEST_ORDER, Refused, Slot, check_any, default_order, plan_images, plan_slots
 from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.io.image_store import (
@@ -32,7 +23,6 @@ from sciplat.io.image_store import (
     TABLE,
     Plane,
     create_group,
-    group_path,
     open_image_store,
     read_image_table,
     seal_group,
@@ -42,46 +32,11 @@ from sciplat.io.image_store import (
 from sciplat.io.publish import FileEntry, check_absent, new_write_id, read_manifest, version_numbers
 from sciplat.io.storage import Storage, open_storage
 from sciplat.lazy.images import Images
-from sciplat.sky.cell import Cell, cell_area, healpix_29, split_cells
-from sciplat.sky.footprint import Footprint, footprint
-from sciplat.steps.wcs import ImageWcs
+from sciplat.sky.cell import healpix_29, split_cells
 from sciplat.tasks.progress import progress
 from sciplat.tasks.stream import on_threads, stream
 
 _TABLE_ROWS = 100_000  # of the images table in one cell
-_CELL_PER_IMAGE = 4  # area of a cell to that of an image: an image touches few cells, a cell holds few images
-_FINEST_ORDER = 10
-
-
-@dataclass(frozen=True)
-class Located:
-    """One image and where it lies on the sky."""
-
-    header: ImageHeader
-    footprint: Footprint
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One image and its place in the store."""
-
-    header: ImageHeader
-    footprint: Footprint
-    group: str
-    index: int
-
-
-@dataclass(frozen=True)
-class Refused:
-    """One file or image that was not ingested, and why."""
-
-    source: str
-    error: SciplatError
-
-    @property
-    def reason(self) -> str:
-        """The error in one line."""
-        return f"{self.error.what}; found {self.error.found}" if self.error.found else self.error.what
 
 
 def ingest_images(
@@ -129,10 +84,10 @@ def ingest_images(
     storage = open_storage(url, storage_options)
     check_absent(storage, ("Norder=", "zarr.json", TABLE))
     check_absent(storage.child(TABLE))
-    images, refused = _describe(_listed(sources), profile, zero_points, bad)
-    cell_order = _default_order(images) if order is None else int(order)
+    images, refused = plan_images(sources, profile, zero_points, bad)
+    cell_order = default_order(images) if order is None else int(order)
     write_id = new_write_id()
-    slots = _slots(images, cell_order, write_id)
+    slots = plan_slots(images, cell_order, write_id)
     properties = {"order": cell_order, "profile": profile}
     try:
         return _write(storage, slots, refused, properties, bad)
@@ -142,110 +97,10 @@ def ingest_images(
 
 
 def _check_arguments(order: object, bad: str) -> None:
-    if order is not None and not (isinstance(order, int | np.integer) and 0 <= order <= _FINEST_ORDER):
-        raise ArgumentError(f"the order of the cells is 0 to {_FINEST_ORDER}", found=repr(order))
+    if order is not None and not (isinstance(order, int | np.integer) and 0 <= order <= FINEST_ORDER):
+        raise ArgumentError(f"the order of the cells is 0 to {FINEST_ORDER}", found=repr(order))
     if bad not in ("report", "refuse"):
         raise ArgumentError(f"bad={bad!r} is unknown", hint='"report" or "refuse"')
-
-
-def _listed(sources: Any) -> list[Source]:
-    listed = [sources] if isinstance(sources, str | os.PathLike) else sources
-    listed = list(listed) if isinstance(listed, Iterable) else [sources]
-    if strange := [item for item in listed if not isinstance(item, str | os.PathLike)]:
-        raise ArgumentError("sources are files, folders or patterns", found=type(strange[0]).__name__)
-    return listed
-
-
-def _describe(
-    sources: list[Source], profile: str, zero_points: str | os.PathLike[str] | None, bad: str
-) -> tuple[list[Located], list[Refused]]:
-    """Read all headers; return the images in the order of their names, and what cannot be used."""
-    files = find_images(sources, profile)
-    table = None if zero_points is None else read_zero_points(Path(zero_points), profile)
-
-    def describe(file: ImageFile) -> list[Located] | Refused:
-        try:
-            headers = describe_images(file, profile)
-            return [Located(header, _footprint(header)) for header in headers]
-        except SciplatError as error:
-            if bad == "refuse":
-                raise
-            return Refused(str(file.path), error)
-
-    # files come back in any order
-    described = list(progress(on_threads(describe, iter(files)), what="headers", total=len(files)))
-    refused = sorted((item for item in described if isinstance(item, Refused)), key=lambda item: item.source)
-    found = [image for item in described if not isinstance(item, Refused) for image in item]
-    images, twice = _unique(sorted(found, key=lambda image: (image.header.image_id, str(image.header.path))))
-    if twice and bad == "refuse":
-        raise twice[0].error
-    _check_any(images, refused)
-    return images if table is None else _with_zero_points(images, table), refused + twice
-
-
-def _footprint(header: ImageHeader) -> Footprint:
-    try:
-        return footprint(ImageWcs(header.wcs).pixel_to_sky, header.ny, header.nx)
-    except SciplatError as error:
-        raise type(error)(f"{header.image_id}: {error.what}", found=error.found, hint=error.hint) from error
-
-
-def _unique(images: list[Located]) -> tuple[list[Located], list[Refused]]:
-    """Return the first image of every name, and the others."""
-    unique: dict[str, Located] = {}
-    twice = []
-    for image in images:
-        name, path = image.header.image_id, image.header.path
-        first = unique.setdefault(name, image)
-        if first is not image:
-            paths = f"{first.header.path} and {path}"
-            error = InputError(f"two images are called {name!r}", found=paths, hint="rename one of the files")
-            twice.append(Refused(str(path), error))
-    return list(unique.values()), twice
-
-
-def _with_zero_points(images: list[Located], table: ZeroPoints) -> list[Located]:
-    """Give the images their zero points; a table that knows none of them is another survey's."""
-    if all(table.find(image.header) is None for image in images):
-        known = ", ".join(" ".join(key) for key in list(table.values)[:3])
-        raise InputError(
-            "the table of zero points knows none of the images",
-            found=f"{known or 'no zero point'} in the table; the first image is {images[0].header.image_id}",
-            hint="compare the names, or leave --zero-points away",
-        )
-    return [replace(image, header=table.applied(image.header)) for image in images]
-
-
-def _check_any(images: Sequence[object], refused: list[Refused]) -> None:
-    if images:
-        return
-    first = refused[0]
-    if len(refused) == 1:
-        raise first.error
-    raise InputError(
-        f"none of {len(refused)} files can be ingested", found=f"{first.source}: {first.reason}", hint="--profile"
-    )
-
-
-def _default_order(images: list[Located]) -> int:
-    area = float(np.median([image.footprint.coverage.area for image in images]))
-    order = 0
-    while order < _FINEST_ORDER and cell_area(order + 1) > _CELL_PER_IMAGE * area:
-        order += 1
-    return order
-
-
-def _slots(images: list[Located], order: int, write_id: str) -> list[Slot]:
-    """Give every image its group, by the cell of its centre and its shape, and its place in it."""
-    counts: defaultdict[str, int] = defaultdict(int)
-    slots = []
-    for image in images:
-        header, site = image.header, image.footprint
-        index = int(healpix_29([site.ra], [site.dec])[0])
-        group = group_path(Cell(order, index >> 2 * (29 - order)), write_id, header.ny, header.nx)
-        slots.append(Slot(header, site, group, counts[group]))
-        counts[group] += 1
-    return slots
 
 
 @dataclass(frozen=True)
@@ -287,7 +142,7 @@ def _write(storage: Storage, slots: list[Slot], refused: list[Refused], properti
     done = list(progress(stream(StoreImage(storage, bad), slots), what="images", total=len(slots)))
     refused = refused + [item for item in done if isinstance(item, Refused)]
     stored = {item["image_id"]: item for item in done if not isinstance(item, Refused)}
-    _check_any(list(stored), refused)
+    check_any(list(stored), refused)
     sealed = {group: seal_group(storage, group) for group in sorted(groups)}
     kept = [slot for slot in slots if slot.header.image_id in stored]
     rows = [_row(slot, stored[slot.header.image_id], sealed[slot.group]) for slot in kept]
@@ -297,9 +152,14 @@ def _write(storage: Storage, slots: list[Slot], refused: list[Refused], properti
 
 
 def _create_group(storage: Storage, path: str, members: list[Slot]) -> None:
+    """Make the arrays of the planes that any image of the group has."""
     header = members[0].header
+    kinds = {plane.kind for slot in members for plane in slot.header.planes}
+    planes: list[Plane] = ["science"]
+    planes += ["variance"] if kinds - {"mask"} else []
+    planes += ["mask"] if "mask" in kinds else []
     mjd = np.array([np.nan if slot.header.mjd is None else slot.header.mjd for slot in members])
-    create_group(storage, path, (len(members), header.ny, header.nx), ["science", "variance", "mask"], mjd)
+    create_group(storage, path, (len(members), header.ny, header.nx), planes, mjd)
 
 
 def _row(slot: Slot, stored: dict[str, Any], files: tuple[FileEntry, ...]) -> dict[str, Any]:

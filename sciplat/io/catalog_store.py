@@ -74,7 +74,10 @@ class CatalogStore:
         entry = next((file for file in self.manifest.files if file.path == path), None)
         if entry is None:
             raise _damaged(path, "the manifest does not name it")
-        data = self.storage.read(path)
+        try:
+            data = self.storage.read(path)
+        except OSError as error:
+            raise _damaged(path, error.strerror or str(error)) from None
         if sha256(data) != entry.sha256:
             raise _damaged(path, "content differs from its digest")
         return data

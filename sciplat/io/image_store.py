@@ -144,6 +144,14 @@ def create_group(
     mjd : ndarray, shape (images,)
     """
     import zarr
+
+    with writing(f"{storage.url}/{path}", mjd.nbytes):
+        store = _zarr_store(storage, path)
+        group = zarr.create_group(store, zarr_format=3, attributes={"coordinates": "mjd"})
+        _create_arrays(group, shape, planes, mjd)
+
+
+def _create_arrays(group: Any, shape: tuple[int, int, int], planes: list[Plane], mjd: NDArray[np.float64]) -> None:
     from zarr.codecs import BloscCodec, Crc32cCodec
 
     _, ny, nx = shape
@@ -151,7 +159,6 @@ def create_group(
     shard = (1, -(-ny // chunk[1]) * chunk[1], -(-nx // chunk[2]) * chunk[2])
     # bit-shuffled blosc is a fifth smaller than plain zstd on noise and reads faster; it has no checksum of its own
     codecs = [BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()]
-    group = zarr.create_group(_zarr_store(storage, path), zarr_format=3, attributes={"coordinates": "mjd"})
     for plane in planes:
         dtype, fill = PLANES[plane]
         group.create_array(

@@ -115,7 +115,7 @@ class LocalStorage(Storage):
             temporary = self._temporary(target, data)
             try:
                 temporary.replace(target)
-            except OSError:
+            except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
             sync_path(target.parent)
@@ -167,9 +167,7 @@ class LocalStorage(Storage):
         """Remove folders that hold nothing, hidden files included."""
         folder = self.at(path)
         while folder.is_relative_to(self.root):
-            with contextlib.suppress(FileNotFoundError):
-                if any(folder.iterdir()):
-                    return
+            with contextlib.suppress(OSError):  # not there, or not empty: then those above are not either
                 folder.rmdir()
             folder = folder.parent
 
@@ -190,7 +188,7 @@ class LocalStorage(Storage):
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError:
+        except BaseException:  # Ctrl-C as well
             temporary.unlink(missing_ok=True)
             raise
         return temporary

@@ -35,6 +35,8 @@ def _problem(storage: Storage, entry: FileEntry) -> str:
         data = storage.read(entry.path)
     except FileNotFoundError:
         return "missing"
+    except OSError as error:
+        return error.strerror or str(error)
     if len(data) != entry.size:
         return f"{len(data)} bytes instead of {entry.size}"
     if sha256(data) == entry.sha256:

@@ -105,7 +105,9 @@ class Images:
             If no image has such a band.
         """
         if unknown := [band for band in bands if band not in self.bands]:
-            raise ArgumentError(f"there is no image of band {unknown[0]!r}", found=", ".join(self.bands))
+            raise ArgumentError(
+                f"there is no image of band {unknown[0]!r}", found=", ".join(self.bands) or "no band is known"
+            )
         return replace(self, rows=self.rows.filter(pa.array(np.isin(self.rows["band"].to_pylist(), bands))))
 
     def photometry(

@@ -117,7 +117,8 @@ def _is_number(text: str) -> bool:
 
 
 def _no_unit(value: object, what: str) -> AngleError:
-    shown = f"{value} arcsec" if isinstance(value, int | float) or _is_number(str(value)) else "1 arcsec"
+    unit = "deg" if what in ("ra", "dec") else "arcsec"
+    shown = f"{value} {unit}" if _is_number(str(value)) else f"1 {unit}"
     return AngleError(
         f"{what}: {value!r} has no unit",
         found=type(value).__name__,

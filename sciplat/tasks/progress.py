@@ -1,6 +1,6 @@
 """The progress bar of long work: one line on a terminal or in a notebook, nothing where nobody looks."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -30,4 +30,9 @@ def progress(items: Iterable[Item], *, what: str, total: int | None) -> Iterator
     )
     shown = console.is_terminal or console.is_jupyter
     with Progress(*columns, console=console, disable=not shown) as bar:
-        yield from bar.track(items, total=total, description=what)
+        try:
+            yield from bar.track(items, total=total, description=what)
+        finally:
+            # after Ctrl-C as well: what still runs has ended before anybody clears up after it
+            if isinstance(items, Generator):
+                items.close()

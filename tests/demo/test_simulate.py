@@ -215,7 +215,6 @@ def test_fields_lie_apart_all_over_the_sky(fields: int) -> None:
         assert np.linalg.norm(vectors.mean(axis=0)) < 0.15
 
 
-
 def test_arguments_that_make_no_survey_are_refused(survey: Survey, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="at least one field"):
         simulate_survey(tmp_path / "a", fields=0)

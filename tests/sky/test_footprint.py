@@ -10,7 +10,14 @@ from sciplat.steps.wcs import ImageWcs
 
 
 def wcs(ra, dec, scale=1e-4, distortion=0.0):
-    cards = {"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", "CRVAL1": ra, "CRVAL2": dec, "NAXIS1": 400, "NAXIS2": 300}
+    cards = {
+        "CTYPE1": "RA---TAN-SIP",
+        "CTYPE2": "DEC--TAN-SIP",
+        "CRVAL1": ra,
+        "CRVAL2": dec,
+        "NAXIS1": 400,
+        "NAXIS2": 300,
+    }
     cards |= {"CRPIX1": 200.5, "CRPIX2": 150.5, "CD1_1": -scale, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": scale}
     return ImageWcs(cards | {"A_ORDER": 2, "B_ORDER": 2, "A_0_2": distortion, "B_2_0": distortion})
 
