@@ -90,13 +90,13 @@ def _angles(lon, lat):
 
 def write_catalog(path, table, cells, rows_per_cell=10**6):
     """Publish a catalog with the given cells, which tile the sky."""
-    properties = {"position": ["ra", "dec"], "id": "source_id", "kind": "object", "frame": "icrs", "epoch": None}
+    properties = {"position": ["ra", "dec"], "id": "source_id", "kind": "sources", "frame": "icrs", "epoch": None}
     writer = CatalogWriter.begin(LocalStorage(path), properties | {"rows_per_cell": rows_per_cell})
     index = table["_healpix_29"].to_numpy()
     reports = []
     for cell in cells:
         first, last = np.searchsorted(index, [cell.start, cell.stop])
-        reports.append(writer.write_cell(cell, table.slice(first, last - first), len(table)))
+        reports.append(writer.cells.write(cell, table.slice(first, last - first), len(table)))
     return writer.publish(table.schema, reports)
 
 

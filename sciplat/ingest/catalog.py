@@ -49,7 +49,7 @@ FRAMES = ("icrs", "fk5", "galactic")
 _VIEWS = {"string_view": pa.string(), "binary_view": pa.binary()}  # what some writers use; Arrow cannot sort them
 _DEGREES = ("", "deg", "degree", "degrees")
 _EPOCH = re.compile(r"[JB]\d{4}(\.\d+)?")
-_ID_NAMES = ("source_id", "id", "objid", "object_id", "objectid", "sourceid", "name")
+_ID_NAMES = ("source_id", "id", "objid", "object_id", "objectid", "sourceid")
 
 
 def ingest_catalog(
@@ -106,11 +106,12 @@ def ingest_catalog(
         raise InputError("there is nothing to ingest", found=f"{len(table.schema)} columns, no row")
     names = (_find(table, ra, _RA_NAMES, "ra"), _find(table, dec, _DEC_NAMES, "dec"))
     placed, skipped = _placed(table, names, bad)
-    identity = next((name for name in table.schema.names if name.lower() in _ID_NAMES), None)
+    lowered = {name.lower(): name for name in reversed(table.schema.names)}
+    identity = next((lowered[name] for name in _ID_NAMES if name in lowered), None)
     properties: dict[str, Any] = {
         "position": list(names),
         "id": identity,
-        "kind": "object",
+        "kind": "sources",
         "frame": frame,
         "epoch": epoch,
         "rows_per_cell": int(rows_per_cell),
@@ -188,6 +189,8 @@ def _taken(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
 
 def _plain(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     """Return a column in a type that Parquet holds and that can be sorted."""
+    if pa.types.is_dictionary(field.type):
+        return column.cast(field.type.value_type)
     if str(field.type) in _VIEWS:
         return column.cast(_VIEWS[str(field.type)])
     try:
@@ -206,7 +209,7 @@ def _write(writer: CatalogWriter, table: pa.Table, rows_per_cell: int) -> Catalo
     def write_part(part: tuple[Cell, int, int]) -> CellReport:
         cell, first, last = part
         # a cell of order 29 may exceed the limit: nothing splits it
-        return writer.write_cell(cell, table.slice(first, last - first), last - first)
+        return writer.cells.write(cell, table.slice(first, last - first), last - first)
 
     try:
         # the rows are in this process, so its threads write them

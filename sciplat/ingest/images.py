@@ -164,7 +164,7 @@ def _create_group(storage: Storage, path: str, members: list[Slot]) -> None:
 
 def _row(slot: Slot, stored: dict[str, Any], files: tuple[FileEntry, ...]) -> dict[str, Any]:
     """Return the image's row of the table; every name in the schema is one of these."""
-    header, site = slot.header, slot.footprint
+    header, site = slot.header, slot.outline
     shards = (f"../{slot.group}/{plane}/c/{slot.index}/" for plane in ("science", "variance", "mask"))
     prefixes = tuple(shards)
     return {
@@ -210,7 +210,7 @@ def _publish(
     about = {
         "position": ["ra", "dec"],
         "id": "image_id",
-        "kind": "object",
+        "kind": "images",
         "frame": "icrs",
         "epoch": None,
         "rows_per_cell": _TABLE_ROWS,
@@ -220,7 +220,7 @@ def _publish(
     writer = CatalogWriter.begin(storage.child(TABLE), about)
     try:
         cells = [(cell, table.slice(first, last - first)) for cell, first, last in parts]
-        reports = [writer.write_cell(cell, rows, _TABLE_ROWS) for cell, rows in cells]
+        reports = [writer.cells.write(cell, rows, _TABLE_ROWS) for cell, rows in cells]
         writer.publish(IMAGE_SCHEMA, reports, extra=files)
     except BaseException:
         writer.abandon()

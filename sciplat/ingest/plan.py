@@ -14,7 +14,7 @@ from sciplat.ingest.fits_image import ImageFile, ImageHeader, Source, describe_i
 from sciplat.ingest.zero_points import ZeroPoints, read_zero_points
 from sciplat.io.image_store import group_path
 from sciplat.sky.cell import MAX_ORDER, Cell, cell_area, healpix_29
-from sciplat.sky.footprint import Footprint, footprint
+from sciplat.sky.outline import Outline, outline
 from sciplat.steps.wcs import ImageWcs
 from sciplat.tasks.progress import progress
 from sciplat.tasks.stream import on_threads
@@ -28,7 +28,7 @@ class Located:
     """One image and where it lies on the sky."""
 
     header: ImageHeader
-    footprint: Footprint
+    outline: Outline
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Slot:
     """One image and its place in the store."""
 
     header: ImageHeader
-    footprint: Footprint
+    outline: Outline
     group: str
     index: int
 
@@ -64,7 +64,7 @@ def plan_images(
     def describe(file: ImageFile) -> list[Located] | Refused:
         try:
             headers = describe_images(file, profile)
-            return [Located(header, _footprint(header)) for header in headers]
+            return [Located(header, _outline(header)) for header in headers]
         except SciplatError as error:
             if bad == "refuse":
                 raise
@@ -89,9 +89,9 @@ def _listed(sources: Any) -> list[Source]:
     return listed
 
 
-def _footprint(header: ImageHeader) -> Footprint:
+def _outline(header: ImageHeader) -> Outline:
     try:
-        return footprint(ImageWcs(header.wcs).pixel_to_sky, header.ny, header.nx)
+        return outline(ImageWcs(header.wcs).pixel_to_sky, header.ny, header.nx)
     except SciplatError as error:
         raise type(error)(f"{header.image_id}: {error.what}", found=error.found, hint=error.hint) from error
 
@@ -136,7 +136,7 @@ def check_any(images: Sequence[object], refused: list[Refused]) -> None:
 
 def default_order(images: list[Located]) -> int:
     """Return the finest order whose cells have about four times the area of an image."""
-    area = float(np.median([image.footprint.coverage.area for image in images]))
+    area = float(np.median([image.outline.coverage.area for image in images]))
     order = 0
     while order < FINEST_ORDER and cell_area(order + 1) > _CELL_PER_IMAGE * area:
         order += 1
@@ -148,7 +148,7 @@ def plan_slots(images: list[Located], order: int, write_id: str) -> list[Slot]:
     counts: defaultdict[str, int] = defaultdict(int)
     slots = []
     for image in images:
-        header, site = image.header, image.footprint
+        header, site = image.header, image.outline
         index = int(healpix_29([site.ra], [site.dec])[0])
         group = group_path(Cell(order, index >> 2 * (MAX_ORDER - order)), write_id, header.ny, header.nx)
         slots.append(Slot(header, site, group, counts[group]))

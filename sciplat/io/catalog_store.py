@@ -99,7 +99,9 @@ def open_catalog_store(storage: Storage, version: int | None = None) -> CatalogS
     """
     manifest = read_manifest(storage, version)
     if version is None and isinstance(storage, LocalStorage):
-        _repair_pointer(storage, manifest)
+        # a crash may have kept a writer from this; a store that only its owner may write to is read as it is
+        with contextlib.suppress(OSError):
+            point_to_newest(storage)
     return CatalogStore(storage, manifest)
 
 
@@ -154,13 +156,23 @@ def read_cell(
     return table if columns is None else table.select(list(columns))
 
 
-def _repair_pointer(storage: Storage, manifest: Manifest) -> None:
-    """Let `collection.properties` name the newest version, should a crash have kept its writer from doing so."""
-    # a store that only its owner may write to is read as it is
-    with contextlib.suppress(OSError):
-        current = hats.parse_properties(storage.read(hats.COLLECTION)) if hats.COLLECTION in storage.names("") else {}
-        if current.get("hats_primary_table_url") != manifest.folder:
-            storage.write(hats.COLLECTION, hats.collection_properties(store_name(storage), manifest.folder))
+def point_to_newest(storage: Storage) -> None:
+    """Let `collection.properties` name the newest version; never an older one than it names now."""
+    while True:
+        newest = read_manifest(storage)
+        if _pointed_number(storage) >= newest.number:
+            return
+        storage.write(hats.COLLECTION, hats.collection_properties(store_name(storage), newest.folder))
+
+
+def _pointed_number(storage: Storage) -> int:
+    """Return the number of the version that other readers see, 0 if there is none."""
+    try:
+        folder = hats.parse_properties(storage.read(hats.COLLECTION)).get("hats_primary_table_url", "")
+    except FileNotFoundError:
+        return 0
+    number = folder.removeprefix("v").partition("-")[0]
+    return int(number) if number.isdecimal() else 0
 
 
 def checked_footer(source: Any, file: FileEntry) -> pq.FileMetaData:

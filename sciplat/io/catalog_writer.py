@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sciplat.errors import StoreExists
 from sciplat.io import hats
-from sciplat.io.catalog_store import ROW_GROUP, CatalogStore, store_name
+from sciplat.io.catalog_store import ROW_GROUP, CatalogStore, point_to_newest, store_name
 from sciplat.io.publish import (
     FileEntry,
     Manifest,
@@ -46,6 +46,47 @@ class CellReport:
 
 
 @dataclass(frozen=True)
+class CellWriter:
+    """Writes the files of cells into the folder of a version in the making.
+
+    Parameters
+    ----------
+    storage : Storage
+        Of the whole store.
+    folder : str
+        Of the version.
+    """
+
+    storage: Storage
+    folder: str
+
+    def write(self, cell: Cell, table: pa.Table, rows_per_cell: int) -> CellReport:
+        """Write the rows of one cell, split into finer cells where they are more than `rows_per_cell`.
+
+        Parameters
+        ----------
+        cell : Cell
+        table : pyarrow.Table
+            All rows lie in the cell and are sorted by `_healpix_29`.
+        rows_per_cell : int
+        """
+        index = table[hats.HEALPIX_COLUMN].to_numpy()
+        if len(index) == 0:
+            return CellReport((), index, index)
+        fits = len(index) <= rows_per_cell
+        parts = [(cell, 0, len(index))] if fits else split_cells(index, rows_per_cell)
+        files = tuple(self._write_file(part, table.slice(first, last - first)) for part, first, last in parts)
+        pixels, counts = np.unique(index >> 2 * (MAX_ORDER - hats.MAP_ORDER), return_counts=True)
+        return CellReport(files, pixels, counts.astype(np.int64))
+
+    def _write_file(self, cell: Cell, table: pa.Table) -> FileEntry:
+        data, footer = encode_parquet(table)
+        path = f"{self.folder}/{hats.cell_path(cell)}"
+        self.storage.write(path, data)
+        return file_entry(path, data, rows=table.num_rows, footer=footer)
+
+
+@dataclass(frozen=True)
 class CatalogWriter:
     """A version in the making: its files lie in a folder of their own that nothing points to yet.
 
@@ -77,8 +118,8 @@ class CatalogWriter:
         parent = read_manifest(storage) if replace and version_numbers(storage) else None
         if parent is None:
             check_absent(storage)
-        elif "position" not in parent.properties:
-            raise StoreExists(f"{storage.url} is no catalog", hint="another URL")
+        elif parent.properties["kind"] == "images" and properties["kind"] != "images":
+            raise StoreExists(f"{storage.url} is the table of an image store", hint="another URL")
         return cls(storage, new_write_id(), parent, properties)
 
     @property
@@ -86,30 +127,10 @@ class CatalogWriter:
         """The version's folder in the store."""
         return f"v{self.parent.number + 1 if self.parent else 1}-{self.write_id}"
 
-    def write_cell(self, cell: Cell, table: pa.Table, rows_per_cell: int) -> CellReport:
-        """Write the rows of one cell, split into finer cells where they are more than `rows_per_cell`.
-
-        Parameters
-        ----------
-        cell : Cell
-        table : pyarrow.Table
-            All rows lie in the cell and are sorted by `_healpix_29`.
-        rows_per_cell : int
-        """
-        index = table[hats.HEALPIX_COLUMN].to_numpy()
-        if len(index) == 0:
-            return CellReport((), index, index)
-        fits = len(index) <= rows_per_cell
-        parts = [(cell, 0, len(index))] if fits else split_cells(index, rows_per_cell)
-        files = tuple(self._write_file(part, table.slice(first, last - first)) for part, first, last in parts)
-        pixels, counts = np.unique(index >> 2 * (MAX_ORDER - hats.MAP_ORDER), return_counts=True)
-        return CellReport(files, pixels, counts.astype(np.int64))
-
-    def _write_file(self, cell: Cell, table: pa.Table) -> FileEntry:
-        data, footer = encode_parquet(table)
-        path = f"{self.folder}/{hats.cell_path(cell)}"
-        self.storage.write(path, data)
-        return file_entry(path, data, rows=table.num_rows, footer=footer)
+    @property
+    def cells(self) -> "CellWriter":
+        """What writes the cells: small enough to travel with every task."""
+        return CellWriter(self.storage, self.folder)
 
     def publish(
         self, schema: pa.Schema, reports: Iterable[CellReport], *, extra: tuple[FileEntry, ...] = ()
@@ -138,7 +159,7 @@ class CatalogWriter:
             files.append(file_entry(f"{self.folder}/{path}", data))
         manifest = Manifest(1, self.write_id, None, self.folder, self.properties, (*files, *extra))
         published = commit(self.storage, next_manifest(self.parent, manifest))
-        self.storage.write(hats.COLLECTION, hats.collection_properties(store_name(self.storage), self.folder))
+        point_to_newest(self.storage)
         return CatalogStore(self.storage, published)
 
     def _small_files(
@@ -148,7 +169,7 @@ class CatalogWriter:
         counts = np.concatenate([np.empty(0, np.int64), *(report.map_counts for report in reports)])
         properties = hats.catalog_properties(
             store_name(self.storage),
-            self.properties.get("kind", "object"),
+            self.properties["kind"],
             sum(rows for _, rows in cells),
             [cell for cell, _ in cells],
             tuple(self.properties["position"]),

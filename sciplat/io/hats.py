@@ -38,8 +38,8 @@ def catalog_properties(name: str, kind: str, rows: int, cells: list[Cell], colum
     ----------
     name : str
         Of the catalog.
-    kind : {"object", "source"}
-        HATS's type: one row for each thing on the sky, or one for each measurement of it.
+    kind : {"sources", "measurements", "images"}
+        What a row is.
     rows : int
     cells : list of Cell
     columns : tuple of str
@@ -49,7 +49,7 @@ def catalog_properties(name: str, kind: str, rows: int, cells: list[Cell], colum
     return _properties(
         {
             "obs_collection": name,
-            "dataproduct_type": kind,
+            "dataproduct_type": _TYPES[kind],
             "hats_nrows": rows,
             "hats_col_ra": columns[0],
             "hats_col_dec": columns[1],
@@ -148,6 +148,7 @@ def _votable(schema: pa.Schema) -> str:
     )
 
 
+_TYPES = {"sources": "object", "measurements": "source", "images": "object"}  # HATS knows these two words
 _VOTABLE_TYPES = {
     "bool": "boolean",
     "uint8": "unsignedByte",

@@ -148,7 +148,7 @@ def _parse_manifest(data: bytes, where: str) -> Manifest:
 def _check_path(path: str) -> None:
     """Refuse a path that leaves the store; an image store's table may name the arrays beside it."""
     parts = path.removeprefix("../").split("/")
-    if not parts or any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
+    if any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
         raise ValueError(f"the path {path!r}")
 
 

@@ -307,7 +307,7 @@ def open_storage(url: "str | os.PathLike[str]", options: Mapping[str, Any] | Non
     protocol, mark, rest = text.partition("://")
     if not mark or protocol == "file":
         path = Path(rest if mark else text).expanduser()
-        return LocalStorage(path if path.is_absolute() else Path.cwd() / path)
+        return LocalStorage(Path(os.path.normpath(Path.cwd() / path)))
     import fsspec
 
     if protocol not in fsspec.available_protocols():

@@ -59,9 +59,12 @@ class Catalog:
         return f"<p>{escape(repr(self))}</p><table><tr><th>column</th><th>type</th><th>unit</th></tr>{rows}</table>"
 
     def __len__(self) -> int:
-        if self.store is None:
+        if not isinstance(self.node, Scan) or self.node.cover is not None:
             raise TypeError("the number of rows of a plan is not known before it has run: use .compute() or .write()")
-        return self.store.manifest.rows
+        return self.node.store.manifest.rows
+
+    def __bool__(self) -> bool:
+        return True  # a plan is something, however many rows it will have
 
     @property
     def schema(self) -> pa.Schema:
@@ -94,7 +97,7 @@ class Catalog:
         return None if self.store is None else self.store.manifest.number
 
     def select(self, *columns: str) -> "Catalog":
-        """Keep some columns; the position and the sorting index always stay.
+        """Keep some columns; the position, the identity and the sorting index always stay.
 
         Raises
         ------
@@ -102,7 +105,8 @@ class Catalog:
             If there is no such column.
         """
         self._check_columns(columns)
-        needed = (HEALPIX_COLUMN, *self.properties["position"])
+        identity = self.properties["id"]
+        needed = (HEALPIX_COLUMN, *([identity] if identity else []), *self.properties["position"])
         chosen = tuple(dict.fromkeys([*needed, *columns]))
         if isinstance(self.node, Scan):
             return Catalog(Scan(self.node.store, chosen, self.node.cover), None, self.stored)
@@ -122,7 +126,8 @@ class Catalog:
         Parameters
         ----------
         by : str
-            Key; all rows of one value lie at one position, as the measurements of a source do.
+            Key. Rows are gathered that share it and their position, as the measurements of a source do; a value
+            at two positions gives two rows.
         columns : list of str, optional
             Columns that go into the list; by default all but the key and the position.
         name : str
@@ -132,10 +137,14 @@ class Catalog:
         ------
         ColumnError
             If there is no such column.
+        ArgumentError
+            If no column is left for the list, one stands there twice, or the name is taken.
         """
         head = {HEALPIX_COLUMN, by, *self.properties["position"]}
         chosen = [column for column in self.columns if column not in head] if columns is None else columns
         self._check_columns((by, *chosen))
+        if not chosen or len(set(chosen)) < len(chosen) or name in head:
+            raise ArgumentError("these columns cannot be nested", found=f"{list(chosen)} as {name!r}")
         return Catalog(Nest(self.node, by, tuple(chosen), name), None, self.stored)
 
     def explain(self) -> Plan:
@@ -151,6 +160,8 @@ class Catalog:
         limit : int, optional
             Return the first rows only, and run only the tasks that they need.
         """
+        if limit is not None and limit < 0:
+            raise ArgumentError("the number of rows is not negative", found=str(limit))
         if limit is None:
             # tasks end in any order; their cells put the rows back into the order of the sky
             parts = dict(stream(_run_task, self._tasks()))

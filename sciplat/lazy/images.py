@@ -51,7 +51,7 @@ class Images:
 
     @property
     def table(self) -> Catalog:
-        """The table of all images in the store: a catalog like any other."""
+        """The table of all images in the store, also of those left out here: a catalog like any other."""
         return catalog_from_store(self.store.table)
 
     @property
@@ -149,16 +149,17 @@ class Images:
         ArgumentError, ColumnError
             If another argument makes no sense.
         """
-        images = self if bands is None else self.select_bands(*bands)
+        images = self if bands is None else self.select_bands(*_names(bands))
+        kept = _names(keep)
         if len(images) == 0:
             raise ArgumentError("there is no image to measure", hint="a larger region")
-        if missing := [name for name in keep if name not in catalog.columns]:
+        if missing := [name for name in kept if name not in catalog.columns]:
             raise ColumnError(f"the catalog has no column {missing[0]!r}", found=", ".join(catalog.columns))
         apertures = _apertures(radii, annulus, background)
         order = int(self.properties["order"])
         identity = catalog.properties["id"]
-        sources = catalog.select(*keep, *([identity] if identity else []))  # nothing else is read
-        node = Photometry(sources.node, self.store.storage, images.rows, order, apertures, tuple(keep))
+        sources = catalog.select(*kept, *([identity] if identity else []))  # nothing else is read
+        node = Photometry(sources.node, self.store.storage, images.rows, order, apertures, kept)
         stored = catalog.stored + sum(images.rows["stored_bytes"].to_pylist())
         return Catalog(node, None, stored)
 
@@ -209,6 +210,11 @@ def open_images(
     images = Images(store, read_image_table(store))
     images = images if bands is None else images.select_bands(*bands)
     return images if region is None else images.within(region)
+
+
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one name, or several each once."""
+    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
 
 
 def _apertures(

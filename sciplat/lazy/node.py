@@ -202,8 +202,8 @@ class Nest:
 
     @property
     def properties(self) -> dict[str, Any]:
-        """The inner node's, of kind object: one row for each thing on the sky."""
-        return {**self.inner.properties, "kind": "object", "id": self.by}
+        """The inner node's, one row for each source."""
+        return {**self.inner.properties, "kind": "sources", "id": self.by}
 
     @property
     def cells(self) -> Sequence[Cell]:

@@ -67,7 +67,7 @@ class Photometry:
     def properties(self) -> dict[str, Any]:
         """A catalog of measurements, split as the sources' catalog is."""
         kept = {name: self.catalog.properties[name] for name in ("frame", "epoch", "rows_per_cell")}
-        return {**kept, "position": ["ra", "dec"], "id": "source_id", "kind": "source"}
+        return {**kept, "position": ["ra", "dec"], "id": "source_id", "kind": "measurements"}
 
     @cached_property
     def _columns(self) -> CatalogColumns:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from sciplat.sky.cell import MAX_ORDER, Cell
+from sciplat.sky.cell import MAX_ORDER, Cell, cell_ranges
 from sciplat.sky.coverage import Coverage, Ranges
 
 
@@ -53,7 +53,7 @@ def common_cells(cells: list[Cell], coverage: Coverage, order: int) -> list[tupl
         Disjoint cells in the order of the sky, each with the index of the cell it is part of.
     """
     touched = coverage.degraded(order).ranges
-    ranges = np.array([(cell.start, cell.stop) for cell in cells], dtype=np.int64).reshape(-1, 2)
+    ranges = cell_ranges(cells)
     size = 1 << 2 * (MAX_ORDER - order)
     parts: list[tuple[Cell, int]] = []
     for whole, part in zip(*meeting_pairs(ranges, touched), strict=True):

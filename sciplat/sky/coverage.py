@@ -1,5 +1,6 @@
 """Coverages: sets of cells of mixed order, kept as sorted ranges of order-29 indices."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
     from mocpy import MOC
 
 Ranges = NDArray[np.int64]
+Positions = NDArray[np.float64]
 _FIRST_CODES = np.int64(4) << 2 * np.arange(MAX_ORDER + 1)  # the first NUNIQ code of every order
+_CELL_RADIUS = 65.0  # degrees: no cell of order k reaches farther than this / 2**k from its centre
+_MANY_CELLS = 2000
 _OUTLINE_CELLS = 32  # cells across a polygon: fine enough to follow it, coarse enough to stay small
 
 
@@ -127,6 +131,31 @@ def outline_coverage(ra: NDArray[np.float64], dec: NDArray[np.float64]) -> Cover
 
     moc = MOC.from_polygon(ra * u.deg, dec * u.deg, max_depth=_outline_order(ra, dec))
     return Coverage.from_moc(moc.add_neighbours())
+
+
+def cells_near(near: Callable[[Positions, Positions, float], NDArray[np.bool_]], width: float) -> Coverage:
+    """Return cells that hold a region, refined as far as they may touch it.
+
+    Parameters
+    ----------
+    near : callable
+        Takes positions (degrees, shape (n,)) and a reach in degrees below 90; returns for each whether the region
+        may come as near.
+    width : float
+        Degrees; the cells are about a sixteenth of it, or larger where they would be too many.
+    """
+    from cdshealpix.nested import healpix_to_lonlat
+
+    finest = int(np.clip(np.ceil(np.log2(58.6 * 16 / max(width, 1e-6))), 0, MAX_ORDER - 1))
+    index = np.arange(12, dtype=np.int64)
+    for order in range(finest + 1):
+        lon, lat = healpix_to_lonlat(index.astype(np.uint64), np.uint8(order), num_threads=1)
+        index = index[near(lon.deg, lat.deg, _CELL_RADIUS / 2**order)]
+        if order == finest or len(index) > _MANY_CELLS:
+            break
+        index = (4 * index[:, np.newaxis] + np.arange(4)).ravel()
+    shift = 2 * (MAX_ORDER - order)
+    return Coverage.from_ranges(np.stack([index << shift, (index + 1) << shift], axis=1))
 
 
 def _outline_order(ra: NDArray[np.float64], dec: NDArray[np.float64]) -> int:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from sciplat.errors import RegionError
 from sciplat.sky.angle import AngleLike, parse_angle
-from sciplat.sky.cell import MAX_ORDER, Cell, healpix_29
-from sciplat.sky.coverage import Coverage, outline_coverage
+from sciplat.sky.cell import Cell, healpix_29
+from sciplat.sky.coverage import Coverage, cells_near, outline_coverage
 from sciplat.sky.frame import unit_vectors
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Positions = NDArray[np.float64]
 _EDGE = 1e-13  # of a unit vector: a border belongs to the region in spite of rounding
+_EDGE_DEG = 1e-11
 
 
 class Region(Protocol):
@@ -65,17 +66,17 @@ class Cone:
 
     def cover(self) -> Coverage:
         """Return a coverage that holds the cone."""
-        import astropy.units as u
-        from astropy.coordinates import Latitude, Longitude
-        from mocpy import MOC
-
         ra, dec, radius = self._degrees
-        if radius > 90:  # mocpy's cones are wrong beyond a hemisphere
-            return Coverage.from_cells([Cell(0, base) for base in range(12)])
-        moc = MOC.from_cone(
-            Longitude(ra, u.deg), Latitude(dec, u.deg), radius=radius * u.deg, max_depth=_cover_order(2 * radius)
-        )
-        return Coverage.from_moc(moc.add_neighbours())
+        centre = unit_vectors(ra, dec)
+
+        def near(lon: Positions, lat: Positions, reach: float) -> NDArray[np.bool_]:
+            if radius + reach >= 180:
+                return np.ones(len(lon), dtype=bool)
+            chord = np.linalg.norm(unit_vectors(lon, lat) - centre, axis=-1)
+            within: NDArray[np.bool_] = chord <= 2 * np.sin(np.radians(radius + reach) / 2)
+            return within
+
+        return cells_near(near, 2 * radius)
 
     def contains(self, ra: Positions, dec: Positions) -> NDArray[np.bool_]:
         """Return for each position whether it lies within the radius."""
@@ -112,29 +113,31 @@ class Box:
             raise RegionError(
                 "this box is not on the sphere", found=f"dec {south:g} to {north:g} deg", hint="dec=(lower, upper)"
             )
-        width = 360.0 if abs(east - west) >= 360 else (east - west) % 360
+        width = 360.0 if east - west >= 360 else (east - west) % 360
         object.__setattr__(self, "_degrees", (west % 360, width, south, north))
 
     def cover(self) -> Coverage:
         """Return a coverage that holds the box."""
-        import astropy.units as u
-        from astropy.coordinates import SkyCoord
-        from mocpy import MOC
-
         west, width, south, north = self._degrees
-        order = _cover_order(max(width, north - south))
-        whole = width > 360 - 1e-9
-        sides = [0.0, 360.0 - 1e-9] if whole else [west, (west + max(width, 1e-9)) % 360]
-        # a zone without area has no cells
-        ends = [max(south - 1e-9, -90.0), min(north + 1e-9, 90.0)]
-        moc = MOC.from_zone(SkyCoord(sides, ends, unit=u.deg), max_depth=order)
-        return Coverage.from_moc(moc.add_neighbours())
+
+        def near(lon: Positions, lat: Positions, reach: float) -> NDArray[np.bool_]:
+            # a circle spans asin(sin(reach) / cos(lat)) in longitude, and every longitude if it holds a pole
+            polar = np.abs(lat) + reach >= 90
+            ratio = np.sin(np.radians(reach)) / np.cos(np.radians(np.where(polar, 0, lat)))
+            span = np.where(polar, 180, np.degrees(np.arcsin(np.minimum(ratio, 1))))
+            off = np.abs((lon - west - width / 2 + 180) % 360 - 180)
+            within: NDArray[np.bool_] = (off <= width / 2 + span) & (lat >= south - reach) & (lat <= north + reach)
+            return within
+
+        return cells_near(near, max(width, north - south))
 
     def contains(self, ra: Positions, dec: Positions) -> NDArray[np.bool_]:
         """Return for each position whether it lies between the sides."""
         west, width, south, north = self._degrees
-        along = (np.asarray(ra) - west) % 360
-        inside: NDArray[np.bool_] = (along <= width) & (dec >= south) & (dec <= north)
+        along = (np.asarray(ra) - west + _EDGE_DEG) % 360
+        inside: NDArray[np.bool_] = (along <= width + 2 * _EDGE_DEG) & (
+            np.abs(dec - (south + north) / 2) <= (north - south) / 2 + _EDGE_DEG
+        )
         return inside
 
 
@@ -150,7 +153,8 @@ class Polygon:
     Raises
     ------
     AngleError, RegionError
-        If an angle has no unit, or the vertices are fewer than three or do not lie on the sphere.
+        If an angle has no unit, the vertices are fewer than three, or do not lie within 90 degrees of their mean:
+        which side of such a polygon is the smaller one is hard to say.
 
     Notes
     -----
@@ -172,6 +176,9 @@ class Polygon:
                 found=f"{len(pairs)} vertices",
                 hint="three or more (ra, dec) pairs",
             )
+        corners = unit_vectors(degrees[:, 0], degrees[:, 1])
+        if (corners @ corners.sum(axis=0) <= _EDGE).any():
+            raise RegionError("this polygon is wider than a hemisphere", hint="several smaller ones, or a Moc")
         object.__setattr__(self, "vertices", pairs)
         object.__setattr__(self, "_degrees", degrees)
 
@@ -249,8 +256,3 @@ def _read_moc(source: Any) -> Coverage:
             found=str(error).split("\n")[0],
             hint='MOC text "5/1284 6/20-22", a FITS file, or cells',
         ) from None
-
-
-def _cover_order(width: float) -> int:
-    """Return the order whose cells are about a sixteenth of `width` degrees wide."""
-    return int(np.clip(np.ceil(np.log2(58.6 * 16 / max(width, 1e-6))), 0, MAX_ORDER - 1))

@@ -1,20 +1,23 @@
-"""Rows that share a key become one row with a list of structures: a light curve for each source."""
+"""Rows that share a key and a position become one row with a list of structures: a light curve for each source."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from sciplat.errors import ArgumentError
+_POSITION = "_healpix_29"
 
 
 def nest(table: pa.Table, by: str, head: Sequence[str], columns: Sequence[str], name: str) -> pa.Table:
-    """Gather the rows of each value of `by`.
+    """Gather the rows of each value of `by` at each position.
+
+    A value that stands at two positions gives two rows: whether its rows meet would otherwise depend on the cells.
 
     Parameters
     ----------
     table : pyarrow.Table
-        Sorted so that the rows of one value stand together.
+        Sorted by `_healpix_29`.
     by : str
         Key.
     head : sequence of str
@@ -24,23 +27,19 @@ def nest(table: pa.Table, by: str, head: Sequence[str], columns: Sequence[str], 
     name : str
         Of the column of lists.
 
-    Raises
-    ------
-    ArgumentError
-        If the rows of one value stand apart, because they lie at different positions.
+    Returns
+    -------
+    pyarrow.Table
+        Sorted by `_healpix_29`, then by the key.
     """
-    flat = table.combine_chunks()
-    starts = _starts(flat[by])
+    flat = table.sort_by([(_POSITION, "ascending"), (by, "ascending")]).combine_chunks()  # stable
+    starts = _starts(flat[_POSITION], flat[by])
     first = flat.take(pa.array(starts)).select(list(head))
-    # numpy's unique sorts, so it also finds values whose rows stand apart
-    if len(first[by].unique()) != len(starts):
-        raise ArgumentError(
-            f"rows with the same {by!r} lie at different positions", hint="nest by a key that belongs to one position"
-        )
     arrays = [_one_chunk(flat[column]) for column in columns]
     structs = pa.StructArray.from_arrays(arrays, fields=[table.schema.field(column) for column in columns])
     offsets = pa.array(np.append(starts, flat.num_rows).astype(np.int32))
-    return first.append_column(pa.field(name, nested_type(table.schema, columns)), _lists(offsets, structs))
+    lists = pa.ListArray.from_arrays(offsets, structs)
+    return first.append_column(pa.field(name, nested_type(table.schema, columns)), lists)
 
 
 def nested_type(schema: pa.Schema, columns: Sequence[str]) -> pa.DataType:
@@ -48,16 +47,12 @@ def nested_type(schema: pa.Schema, columns: Sequence[str]) -> pa.DataType:
     return pa.list_(pa.struct([schema.field(column) for column in columns]))
 
 
-def _starts(keys: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return the first row of each run of equal keys."""
-    codes = _one_chunk(keys).dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    if len(codes) == 0:
-        return np.empty(0, dtype=np.int64)
-    return np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])).astype(np.int64)
-
-
-def _lists(offsets: pa.Array, structs: pa.StructArray) -> pa.ListArray:
-    return pa.ListArray.from_arrays(offsets, structs)
+def _starts(positions: pa.ChunkedArray, keys: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Return the first row of each run of equal positions and keys; null is a key like others."""
+    codes = _one_chunk(keys).dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    index = positions.to_numpy()
+    changes = (codes[1:] != codes[:-1]) | (index[1:] != index[:-1])
+    return np.flatnonzero(np.concatenate([[len(codes) > 0], changes]))
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

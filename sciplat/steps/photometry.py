@@ -22,6 +22,8 @@ from sciplat.steps.wcs import ImageWcs
 Floats = NDArray[np.float64]
 Background = Literal["median", "mean", "mode"]
 BACKGROUNDS: dict[str, int] = {"median": MEDIAN, "mean": MEAN, "mode": MODE}
+# variance of each estimate to that of a mean, for normal pixels: 9 pi/2 + 4 - 12 for 3 median - 2 mean
+_SPREAD = {"median": np.pi / 2, "mean": 1.0, "mode": 4.5 * np.pi - 8}
 _AB_NJY = 31.4  # AB magnitude of 1 nJy
 _LARGEST_RADIUS = 1000  # pixels
 _MAG = 2.5 / np.log(10.0)
@@ -149,6 +151,8 @@ def measure(pixels: ImagePixels, placed: Placed, apertures: Apertures, zero_poin
     flag |= annulus_flag[:, np.newaxis]
     scatter = np.zeros_like(noise) if apertures.annulus is None else noise
     error = np.sqrt(variance + (area * scatter[:, np.newaxis]) ** 2)
+    # nothing was measured where no pixel is good: a flux of 0 with an error of 0 would weigh more than all others
+    flux[area == 0], error[area == 0] = np.nan, np.nan
     if zero_point is None:
         flag |= flags.NO_ZERO_POINT
     measured: dict[str, Any] = {"x": placed.x, "y": placed.y, "background": level, "background_err": noise}
@@ -189,9 +193,7 @@ def _background(pixels: ImagePixels, placed: Placed, apertures: Apertures) -> tu
         count,
         flag,
     )
-    # the variance of a median is pi/2 that of a mean
-    spread = np.pi / 2 if apertures.background == "median" else 1.0
-    return level, scatter * np.sqrt(spread / np.maximum(count, 1)), flag
+    return level, scatter * np.sqrt(_SPREAD[apertures.background] / np.maximum(count, 1)), flag
 
 
 def _sums(

@@ -7,6 +7,7 @@ Results arrive as they are finished, in any order.
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ _WAITING = 2  # items that wait for each thread, so that none runs dry
 def stream(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Apply `function` to every item, on the open Dask cluster if there is one, otherwise on local threads.
 
-    The first error stops the stream: what waits is dropped, what runs is left to end, and the error is raised.
+    The first error stops the stream: nothing more is handed out, what runs is left to end, and the error is raised.
 
     Parameters
     ----------
@@ -69,12 +70,14 @@ def _on_cluster(client: Any, function: Callable[[Item], Result], items: Iterator
 
     window = max(sum(client.nthreads().values()), 1) * (1 + _WAITING)
     # every item is work with effects on storage: equal arguments do not make it the same work
-    futures = [client.submit(function, item, pure=False) for item in islice(items, window)]
-    finished = as_completed(futures)
+    finished = as_completed([client.submit(function, item, pure=False) for item in islice(items, window)])
     try:
         for future in finished:
             yield future.result()
             for item in islice(items, 1):
                 finished.add(client.submit(function, item, pure=False))
     finally:
-        client.cancel([future for future in finished.futures if not future.done()])
+        # a cancelled task runs on unseen: only when all have ended may anybody clear up what they write
+        with suppress(Exception):
+            for _ in finished:
+                pass

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from sciplat.errors import ArgumentError
 from sciplat.io.catalog_store import CatalogStore
-from sciplat.io.catalog_writer import CatalogWriter, CellReport
+from sciplat.io.catalog_writer import CatalogWriter, CellReport, CellWriter
 from sciplat.tasks.progress import progress
 from sciplat.tasks.stream import stream
 from sciplat.tasks.task import Task
@@ -19,17 +19,17 @@ class WriteCell:
 
     Parameters
     ----------
-    writer : CatalogWriter
+    cells : CellWriter
     rows_per_cell : int
         A cell with more rows becomes several finer ones.
     """
 
-    writer: CatalogWriter
+    cells: CellWriter
     rows_per_cell: int
 
     def __call__(self, task: Task) -> CellReport:
         """Run and write one task."""
-        return self.writer.write_cell(task.cell, task.run(), self.rows_per_cell)
+        return self.cells.write(task.cell, task.run(), self.rows_per_cell)
 
 
 def write_catalog(
@@ -55,7 +55,7 @@ def write_catalog(
         If no task gave a row.
     """
     try:
-        cells = stream(WriteCell(writer, rows_per_cell), tasks)
+        cells = stream(WriteCell(writer.cells, rows_per_cell), tasks)
         reports = list(progress(cells, what=what, total=total))
         if not any(report.files for report in reports):
             raise ArgumentError(

@@ -13,7 +13,7 @@ from sciplat.io.storage import LocalStorage
 from sciplat.io.verify import verify_files
 from sciplat.sky.cell import Cell, healpix_29, split_cells
 
-PROPERTIES = {"position": ["ra", "dec"], "id": "source_id", "kind": "object", "frame": "icrs", "rows_per_cell": 300}
+PROPERTIES = {"position": ["ra", "dec"], "id": "source_id", "kind": "sources", "frame": "icrs", "rows_per_cell": 300}
 
 
 def table(n=2000, seed=0):
@@ -36,7 +36,7 @@ def table(n=2000, seed=0):
 def write(storage, rows, *, replace=False, rows_per_cell=300):
     writer = CatalogWriter.begin(storage, PROPERTIES, replace=replace)
     parts = split_cells(rows["_healpix_29"].to_numpy(), rows_per_cell)
-    reports = [writer.write_cell(c, rows.slice(a, b - a), rows_per_cell) for c, a, b in parts]
+    reports = [writer.cells.write(c, rows.slice(a, b - a), rows_per_cell) for c, a, b in parts]
     return writer.publish(rows.schema, reports)
 
 
@@ -115,7 +115,7 @@ def test_an_abandoned_write_leaves_nothing(tmp_path, store):
     for storage in (LocalStorage(tmp_path / "new"), store.storage):
         writer = CatalogWriter.begin(storage, PROPERTIES, replace=True)
         before = sorted(tmp_path.rglob("*"))
-        writer.write_cell(Cell(0, 0), table(), 10**6)
+        writer.cells.write(Cell(0, 0), table(), 10**6)
         writer.abandon()
         assert sorted(tmp_path.rglob("*")) == before
 
@@ -126,6 +126,24 @@ def test_the_pointer_is_repaired_after_a_crash(store):
     store.storage.write("collection.properties", old)
     open_catalog_store(store.storage)
     assert newer.manifest.folder.encode() in store.storage.read("collection.properties")
+
+
+def test_the_pointer_never_goes_back(store):
+    """A slow reader or writer of version 1 comes back after version 2 has been published."""
+    newer = write(store.storage, table(seed=1), replace=True)
+    catalog_store.point_to_newest(store.storage)
+    assert newer.manifest.folder.encode() in store.storage.read("collection.properties")
+    store.storage.write("collection.properties", b"hats_primary_table_url=v9-later\n")
+    open_catalog_store(store.storage)
+    assert b"v9-later" in store.storage.read("collection.properties")
+
+
+def test_the_table_of_an_image_store_is_not_replaced_by_sources(tmp_path):
+    storage = LocalStorage(tmp_path / "images")
+    writer = CatalogWriter.begin(storage, PROPERTIES | {"kind": "images"})
+    writer.publish(table().schema, [writer.cells.write(Cell(0, 0), table(), 10**6)])
+    with pytest.raises(StoreExists, match="image store"):
+        write(storage, table(), replace=True)
 
 
 def test_no_flipped_bit_goes_unnoticed(tmp_path):

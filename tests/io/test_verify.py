@@ -9,7 +9,7 @@ from sciplat.io.storage import open_storage
 from sciplat.io.verify import verify_files
 from sciplat.sky.cell import Cell
 
-PROPERTIES = {"position": ["ra", "dec"], "kind": "object"}
+PROPERTIES = {"position": ["ra", "dec"], "kind": "sources"}
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -29,7 +29,7 @@ def catalog(storage, monkeypatch):
     rng = np.random.default_rng(0)
     columns = {"_healpix_29": np.arange(350), "ra": rng.uniform(size=350), "dec": rng.uniform(size=350)}
     writer = CatalogWriter.begin(storage, PROPERTIES)
-    report = writer.write_cell(Cell(0, 0), pa.table(columns), 1000)
+    report = writer.cells.write(Cell(0, 0), pa.table(columns), 1000)
     return writer.publish(pa.table(columns).schema, [report])
 
 

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 import sciplat
-from sciplat.errors import ColumnError, StoreNotFound
+from sciplat.errors import ArgumentError, ColumnError, StoreNotFound
 from sciplat.sky.cell import cell_ranges, healpix_29
 
 
@@ -44,7 +44,8 @@ def test_what_is_ingested_is_computed(catalog, table):
 
 
 def test_select_keeps_position_and_index(catalog):
-    assert catalog.select("mag").columns == ["_healpix_29", "ra", "dec", "mag"]
+    assert catalog.select("mag").columns == ["_healpix_29", "source_id", "ra", "dec", "mag"]
+    assert len(catalog.select("mag")) == len(catalog)
     assert catalog.select("mag").compute()["mag"].equals(catalog.compute()["mag"])
     with pytest.raises(ColumnError, match="'magnitude'"):
         catalog.select("magnitude")
@@ -66,7 +67,12 @@ def test_within_keeps_exactly_the_rows_inside(catalog, region):
     inside = rows.filter(pa.array(region.contains(rows["ra"].to_numpy(), rows["dec"].to_numpy())))
     assert 0 < inside.num_rows < rows.num_rows
     assert catalog.within(region).compute().equals(inside)
-    assert catalog.select("mag").within(region).compute().equals(inside.select(["_healpix_29", "ra", "dec", "mag"]))
+    assert (
+        catalog.select("mag")
+        .within(region)
+        .compute()
+        .equals(inside.select(["_healpix_29", "source_id", "ra", "dec", "mag"]))
+    )
     assert catalog.within(region).within(region).select("mag").compute()["mag"].equals(inside["mag"])
 
 
@@ -80,6 +86,8 @@ def test_head_and_limit_are_the_first_rows(catalog):
     assert catalog.head(7).equals(catalog.compute().slice(0, 7))
     assert catalog.compute(limit=900).equals(catalog.compute().slice(0, 900))
     assert catalog.compute(limit=0).num_rows == 0
+    with pytest.raises(ArgumentError, match="negative"):
+        catalog.head(-1)
 
 
 def test_open_takes_columns_region_and_version(catalog):
@@ -117,7 +125,8 @@ def test_exits(catalog, table):
 def test_what_a_notebook_shows(catalog):
     assert "5,000 rows" in repr(catalog)
     assert "<td>mag</td>" in catalog._repr_html_()
-    lazy = catalog.select("mag")
+    lazy = catalog.within(sciplat.Cone("0 deg", "90 deg", "20 deg"))
+    assert lazy
     assert "lazy" in repr(lazy)
     with pytest.raises(TypeError, match="not known before"):
         len(lazy)

@@ -65,6 +65,14 @@ def test_images_live_on_object_storage_too(images, tmp_path):
     assert rows.equals(images.photometry(catalog, **arguments).compute())
 
 
+def test_a_url_may_go_up(tmp_path, monkeypatch):
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    images = sciplat.ingest_images(write_images(tmp_path / "fits"), "../store")
+    assert images.store.storage.url == str(tmp_path / "store")
+    assert len(sciplat.open_images(tmp_path / "store")) == len(CENTRES)
+
+
 def test_the_positions_of_the_table_lie_on_the_images(images):
     for row in images.rows.to_pylist():
         ra, dec = CENTRES[row["image_id"]]

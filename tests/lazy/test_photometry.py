@@ -130,11 +130,13 @@ def test_calibrated_columns_are_null_without_a_zero_point_and_follow_it_otherwis
 
 def test_bands_and_kept_columns(scene):
     images, catalog = scene
-    rows = images.photometry(catalog, radii=["4 pix"], bands=["g"], keep=["dec", "ra"]).compute()
+    rows = images.photometry(catalog, radii=["4 pix"], bands=["g"], keep=["dec", "ra", "dec"]).compute()
     assert set(rows["band"].to_pylist()) == {"g"}
     assert rows.schema.names[-2:] == ["dec_catalog", "ra_catalog"]
     assert rows["dec_catalog"].equals(rows["dec"])
     assert rows["background"].null_count == rows.num_rows
+    few = images.photometry(catalog.select("ra"), radii=["4 pix"], bands="g", keep="ra").compute()
+    assert few["flux_0"].equals(rows["flux_0"])
 
 
 def test_light_curves_hold_every_measurement(scene, tmp_path):
@@ -150,10 +152,10 @@ def test_light_curves_hold_every_measurement(scene, tmp_path):
     assert points == rows.select(["mjd", "band", "flux_0"]).to_pylist()
 
 
-def test_rows_of_one_key_at_several_positions_cannot_be_nested(scene):
-    images, catalog = scene
-    with pytest.raises(ArgumentError, match="different positions"):
-        images.photometry(catalog, **ARGUMENTS).nest("band", ["mjd"]).compute()
+@pytest.mark.parametrize(("columns", "name"), [([], "p"), (["mjd"], "ra"), (["mjd", "mjd"], "p")])
+def test_nests_that_make_no_sense_are_refused(scene, columns, name):
+    with pytest.raises(ArgumentError):
+        scene[0].photometry(scene[1], **ARGUMENTS).nest("source_id", columns, name=name)
 
 
 def test_a_failing_task_leaves_nothing(scene, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
+import cdshealpix.nested
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from hypothesis import given
 from hypothesis import strategies as st
 from mocpy import MOC
@@ -93,3 +95,13 @@ def test_lengths_and_areas():
     cells = (Cell(1, 0), Cell(0, 0), Cell(3, 0), Cell(0, 7))
     assert [coverage.length_in(cell) / coverage.length for cell in cells] == [0.5, 1, 0.125, 0]
     assert Coverage.from_cells([Cell(0, i) for i in range(12)]).area == pytest.approx(41252.96125)
+
+
+def test_no_cell_reaches_farther_from_its_centre_than_assumed():
+    """Along the edges of all cells of the first orders, and of many of a fine one."""
+    for order in (0, 1, 2, 3, 4, 12):
+        index = np.arange(12 * 4**order) if order < 5 else np.random.default_rng(0).integers(0, 12 * 4**order, 3000)
+        lon, lat = cdshealpix.nested.healpix_to_lonlat(index.astype(np.uint64), order)
+        edge_lon, edge_lat = cdshealpix.nested.vertices(index.astype(np.uint64), order, step=8)
+        centre, edge = SkyCoord(lon, lat)[:, None], SkyCoord(edge_lon, edge_lat)
+        assert centre.separation(edge).deg.max() < 0.95 * 65 / 2**order

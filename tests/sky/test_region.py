@@ -48,6 +48,9 @@ def test_the_border_of_a_cone_is_inside():
         ),
         (Box(("0 deg", "360 deg"), ("80 deg", "90 deg")), [(0, 90), (123, 80), (359.9, 85)], [(0, 79.9)]),
         (Box(("10 deg", "10 deg"), ("0 deg", "1 deg")), [(10, 0.5)], [(10.001, 0.5)]),
+        (Box(("-0.1 deg", "0.2 deg"), ("-0.1 deg", "0.2 deg")), [(0.2, 0.2), (359.9, -0.1), (0, 0)], [(0.3, 0)]),
+        (Box(("10h40m", "11h"), ("0 deg", "1 deg")), [(160, 0), (165, 1)], [(159.9, 0), (165.1, 0)]),
+        (Box(("359 deg", "-1 deg"), ("0 deg", "1 deg")), [(359, 0.5)], [(0, 0.5), (100, 0.5)]),
     ],
 )
 def test_box(box, inside, outside):
@@ -110,6 +113,7 @@ def test_moc_from_text_cells_file_and_mocpy(tmp_path):
         (lambda: Cone("0 deg", "0 deg", "181 deg"), RegionError),
         (lambda: Box(("0 deg", "1 deg"), ("2 deg", "1 deg")), RegionError),
         (lambda: Polygon((("0 deg", "0 deg"), ("1 deg", "0 deg"))), RegionError),
+        (lambda: Polygon((("0 deg", "0 deg"), ("0 deg", "20 deg"), ("150 deg", "0 deg"))), RegionError),
         (lambda: Moc("north"), RegionError),
         (lambda: Moc("nowhere.fits"), RegionError),
         (lambda: Moc(5), RegionError),

@@ -87,6 +87,26 @@ def test_an_annulus_without_a_good_pixel_gives_no_flux():
     assert np.isnan(out["mag_0"]).all()
 
 
+def test_an_aperture_without_a_good_pixel_gives_no_flux():
+    mask = np.zeros((60, 70), np.uint32)
+    mask[24:37, 24:37] = 1
+    out = measure(pixels(flat(), variance=np.ones((60, 70), np.float32), mask=mask), placed([30], [30]), WIDE, 25.0)
+    assert out["area_0"] == 0
+    assert out["flags_0"] == flags.BAD_PIXEL
+    assert np.isnan([out[name][0] for name in ("flux_0", "flux_err_0", "flux_nJy_0", "mag_0", "mag_err_0")]).all()
+    assert np.isfinite(out["flux_1"]).all()
+
+
+def test_the_error_of_a_background_is_its_scatter_over_many_skies():
+    """Median, mean and mode of the same ring on 400 normal skies: the stated error is the true one within 15 %."""
+    rng = np.random.default_rng(2)
+    sky = pixels(rng.normal(100, 3, (800, 800)))
+    x, y = (axis.ravel() for axis in np.meshgrid(np.arange(20, 780, 38), np.arange(20, 780, 38)))
+    for name in ("median", "mean", "mode"):
+        out = measure(sky, placed(x, y), Apertures(WIDE.radii, WIDE.annulus, name), None)
+        assert out["background"].std() == pytest.approx(np.median(out["background_err"]), rel=0.15), name
+
+
 def test_a_sky_radius_follows_the_pixel_s_size_at_each_source():
     apertures = Apertures((Length(2e-4, "deg"),), None, "median")
     sources = Placed(np.arange(2), np.array([20.0, 40.0]), np.array([20.0, 40.0]), np.array([1e-4, 0.5e-4]))

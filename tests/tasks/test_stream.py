@@ -47,6 +47,23 @@ def test_the_first_error_stops_the_stream(where):
     assert len(taken) < 100
 
 
+def touch_after_a_while(path):
+    if path.name == "3":
+        raise ValueError("three")
+    threading.Event().wait(0.2)
+    path.touch()
+
+
+def test_after_an_error_nothing_runs_on(where, tmp_path):
+    """Whoever clears up after a failed plan must not be overtaken by its tasks."""
+    with pytest.raises(ValueError, match="three"):
+        list(stream(touch_after_a_while, (tmp_path / str(number) for number in range(100))))
+    left = sorted(tmp_path.iterdir())
+    threading.Event().wait(0.5)
+    assert sorted(tmp_path.iterdir()) == left
+    assert len(left) < 20
+
+
 def test_no_more_is_taken_than_the_window_holds(monkeypatch):
     monkeypatch.setattr(module, "settings", lambda: Settings(threads=2))
     taken, gate = [], threading.Event()

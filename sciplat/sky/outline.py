@@ -14,7 +14,7 @@ _SAMPLES = 16  # along each side: a distorted edge is followed closely enough fo
 
 
 @dataclass(frozen=True)
-class Footprint:
+class Outline:
     """Where an image lies.
 
     Parameters
@@ -33,7 +33,7 @@ class Footprint:
     coverage: Coverage
 
 
-def footprint(pixel_to_sky: Callable[[Floats, Floats], tuple[Floats, Floats]], ny: int, nx: int) -> Footprint:
+def outline(pixel_to_sky: Callable[[Floats, Floats], tuple[Floats, Floats]], ny: int, nx: int) -> Outline:
     """Return where an image lies.
 
     Parameters
@@ -56,4 +56,4 @@ def footprint(pixel_to_sky: Callable[[Floats, Floats], tuple[Floats, Floats]], n
     if not (np.isfinite(ra).all() and np.isfinite(dec).all()):
         raise WcsError("the image's outline does not lie on the sky", hint="check its WCS")
     corners = np.stack([ra[:-1:_SAMPLES], dec[:-1:_SAMPLES]], axis=1).ravel()
-    return Footprint(float(ra[-1]), float(dec[-1]), tuple(corners.tolist()), outline_coverage(ra[:-1], dec[:-1]))
+    return Outline(float(ra[-1]), float(dec[-1]), tuple(corners.tolist()), outline_coverage(ra[:-1], dec[:-1]))

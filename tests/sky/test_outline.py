@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from sciplat.errors import WcsError
 from sciplat.sky.cell import healpix_29
-from sciplat.sky.footprint import footprint
+from sciplat.sky.outline import outline
 from sciplat.steps.wcs import ImageWcs
 
 
@@ -26,7 +26,7 @@ def wcs(ra, dec, scale=1e-4, distortion=0.0):
 def test_every_pixel_lies_in_the_coverage(ra, dec, scale, distortion):
     """Anywhere on the sky, from arcseconds to degrees, with edges bent by up to 12 pixels."""
     image = wcs(ra, dec, scale, distortion)
-    place = footprint(image.pixel_to_sky, 300, 400)
+    place = outline(image.pixel_to_sky, 300, 400)
     rng = np.random.default_rng(0)
     edge = rng.uniform(-0.5, 399.5, 200), rng.choice([-0.5, 299.5], 200)
     inside = rng.uniform(-0.5, 399.5, 400), rng.uniform(-0.5, 299.5, 400)
@@ -38,7 +38,7 @@ def test_every_pixel_lies_in_the_coverage(ra, dec, scale, distortion):
 
 def test_centre_and_corners():
     image = wcs(150.0, 2.0)
-    place = footprint(image.pixel_to_sky, 300, 400)
+    place = outline(image.pixel_to_sky, 300, 400)
     assert (place.ra, place.dec) == (pytest.approx(150.0), pytest.approx(2.0))
     corners = np.array(place.corners).reshape(4, 2)
     x, y, _ = image.sky_to_pixel(corners[:, 0], corners[:, 1])
@@ -48,4 +48,4 @@ def test_centre_and_corners():
 
 def test_an_outline_off_the_sky_is_refused():
     with pytest.raises(WcsError, match="outline"):
-        footprint(lambda x, y: (np.full_like(x, np.nan), y), 10, 10)
+        outline(lambda x, y: (np.full_like(x, np.nan), y), 10, 10)
