@@ -19,7 +19,6 @@ from sciplat.io.publish import (
     commit,
     file_entry,
     new_write_id,
-    next_manifest,
     read_manifest,
     version_numbers,
 )
@@ -123,9 +122,14 @@ class CatalogWriter:
         return cls(storage, new_write_id(), parent, properties)
 
     @property
+    def number(self) -> int:
+        """The version's number."""
+        return self.parent.number + 1 if self.parent else 1
+
+    @property
     def folder(self) -> str:
         """The version's folder in the store."""
-        return f"v{self.parent.number + 1 if self.parent else 1}-{self.write_id}"
+        return f"v{self.number}-{self.write_id}"
 
     @property
     def cells(self) -> "CellWriter":
@@ -157,8 +161,9 @@ class CatalogWriter:
         for path, data in self._small_files(schema, [(cell, file.rows) for cell, file in cells], written).items():
             self.storage.write(f"{self.folder}/{path}", data)
             files.append(file_entry(f"{self.folder}/{path}", data))
-        manifest = Manifest(1, self.write_id, None, self.folder, self.properties, (*files, *extra))
-        published = commit(self.storage, next_manifest(self.parent, manifest))
+        parent = self.parent.number if self.parent else None
+        manifest = Manifest(self.number, self.write_id, parent, self.folder, self.properties, (*files, *extra))
+        published = commit(self.storage, manifest)
         point_to_newest(self.storage)
         return CatalogStore(self.storage, published)
 
@@ -184,8 +189,8 @@ class CatalogWriter:
 
     def abandon(self) -> None:
         """Remove what was written, unless it has been published; a store that stood there before is as it was."""
-        number = self.parent.number + 1 if self.parent else 1
-        if number in version_numbers(self.storage) and read_manifest(self.storage, number).write_id == self.write_id:
+        published = self.number in version_numbers(self.storage)
+        if published and read_manifest(self.storage, self.number).write_id == self.write_id:
             return
         self.storage.remove(self.folder)
         self.storage.remove_empty("versions")

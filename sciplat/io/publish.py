@@ -6,7 +6,7 @@ another one and says so.
 
 import json
 import uuid
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sciplat.errors import ConflictError, StoreCorrupt, StoreExists, StoreNotFound
@@ -197,13 +197,6 @@ def commit(storage: Storage, manifest: Manifest) -> Manifest:
             hint="read the new version and write again",
         )
     return winner
-
-
-def next_manifest(parent: Manifest | None, manifest: Manifest) -> Manifest:
-    """Return `manifest` with the number and parent that follow `parent`."""
-    if parent is None:
-        return replace(manifest, number=1, parent=None)
-    return replace(manifest, number=parent.number + 1, parent=parent.number)
 
 
 def file_entry(path: str, data: bytes | memoryview, *, rows: int = 0, footer: int = 0) -> FileEntry:

@@ -12,7 +12,6 @@ from sciplat.io.publish import (
     commit,
     file_entry,
     new_write_id,
-    next_manifest,
     read_manifest,
     version_numbers,
 )
@@ -27,7 +26,8 @@ def storage(tmp_path):
 def manifest(parent=None):
     write_id = new_write_id()
     entry = file_entry("v/data", b"content", rows=3)
-    return next_manifest(parent, Manifest(1, write_id, None, f"v-{write_id}", {"a": [1, None]}, (entry,)))
+    number, before = (parent.number + 1, parent.number) if parent else (1, None)
+    return Manifest(number, write_id, before, f"v-{write_id}", {"a": [1, None]}, (entry,))
 
 
 def test_a_published_version_is_read_back(storage):

@@ -7,6 +7,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 import sciplat
+from tests.oracle.conftest import number
 
 NX, NY = 210, 190
 SCALE = 0.4 / 3600
@@ -139,13 +140,15 @@ def test_photometry_is_photutils_s(field, measured, radii, by_photutils, name):
             )
             assert row["background"] == pytest.approx(expected["background"], rel=1e-12)
             assert row["background_err"] == pytest.approx(expected["background_err"], rel=1e-9)
-            assert row[f"flux_{k}"] == pytest.approx(expected["flux"], abs=1e-6 * expected["total"])
+            assert number(row[f"flux_{k}"]) == pytest.approx(
+                expected["flux"], abs=1e-6 * expected["total"], nan_ok=True
+            )
             assert row[f"area_{k}"] == pytest.approx(expected["area"], abs=1e-6 * np.pi * radius**2)
             if name == "nothing":
                 assert row[f"flux_err_{k}"] is None
                 assert row[f"flags_{k}"] & 16
             else:
-                assert row[f"flux_err_{k}"] == pytest.approx(expected["flux_err"], rel=1e-6)
+                assert number(row[f"flux_err_{k}"]) == pytest.approx(expected["flux_err"], rel=1e-6, nan_ok=True)
                 assert not row[f"flags_{k}"] & 16
             flags.add(row[f"flags_{k}"] & 7)
     assert {0, 1, 2, 3} <= flags
