@@ -18,8 +18,8 @@ lint: $(VENV)/.lint
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/bench_aperture.py --out benchmarks/results/aperture.json
-	$(BIN)/python benchmarks/bench_pipeline.py --out benchmarks/results/pipeline.json
+	$(BIN)/python -m benchmarks.bench_aperture --out benchmarks/results/aperture.json
+	$(BIN)/python -m benchmarks.bench_pipeline --out benchmarks/results/pipeline.json
 
 clean:
 	rm -rf $(VENV) demo-output

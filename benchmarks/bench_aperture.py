@@ -1,6 +1,6 @@
 """Aperture sums and annulus medians against sep and photutils: one image, many sources, one thread.
 
-    python benchmarks/bench_aperture.py [--small] [--out results.json]
+    python -m benchmarks.bench_aperture [--small] [--out results.json]
 
 Every row first asserts that the answers agree, then starts the clocks. All take the same variance and mask; ours
 are in one pass for all radii and include the flags, the others go once per radius.
@@ -8,7 +8,6 @@ are in one pass for all radii and include the flags, the others go once per radi
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,6 @@ import numpy as np
 import sep
 from numpy.typing import NDArray
 from photutils.aperture import ApertureStats, CircularAnnulus, CircularAperture, aperture_photometry
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.rivals import best_of, machine, versions
 from sciplat.kernels.aperture import aperture_scratch, aperture_sums

@@ -1,6 +1,6 @@
 """The whole job, store on disk to catalog on disk, against reading the same pixels and against a careful FITS loop.
 
-    python benchmarks/bench_pipeline.py [--small] [--out results.json]
+    python -m benchmarks.bench_pipeline [--small] [--out results.json]
 
 One run times, in turn: the plan (`images.photometry(...).write`), reading all planes of all images from the store with
 as many threads, and a loop with astropy and photutils over the FITS files. The fluxes must agree before a clock counts.

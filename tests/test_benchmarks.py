@@ -38,3 +38,16 @@ def test_answers_that_differ_start_no_clock(monkeypatch):
     monkeypatch.setattr(bench_aperture, "our_sums", wrong)
     with pytest.raises(AssertionError, match="no clock starts"):
         bench_aperture.run(small=True)
+
+
+def test_the_pipeline():
+    """It measures what the loop over the FITS files measures, or no clock starts."""
+    if not required("rivals"):
+        pytest.importorskip("photutils")
+    from benchmarks import bench_pipeline
+
+    found = bench_pipeline.run(small=True)
+    assert found["images"] == 8
+    assert found["measurements"] > 100
+    assert found["ratio_to_reading"] == pytest.approx(found["plan_s"] / found["read_same_pixels_s"], rel=0.1)
+    assert json.loads(json.dumps(found)) == found
