@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from sciplat.demo.compare import Comparison
-from sciplat.demo.survey import FIRST_MJD, SURVEY_DAYS, FloatArray, unit_vectors
+from sciplat.demo.survey import FIRST_MJD, SURVEY_DAYS, FloatArray
 from sciplat.errors import ColumnError
 from sciplat.plot.light_curve import LightCurve, light_curves
 from sciplat.plot.scatter import compare_fluxes
 from sciplat.plot.sky_map import sky_map
+from sciplat.sky.frame import unit_vectors
 
 CURVES_SHOWN = 6
 SIGNAL_TO_NOISE_SHOWN = 25.0  # error bars wide enough to see, narrow enough to tell

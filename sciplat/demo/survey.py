@@ -13,6 +13,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from sciplat.errors import ArgumentError
+from sciplat.sky.frame import unit_vectors
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -99,12 +100,6 @@ def field_centres(fields: int) -> FloatArray:
         nearest = np.argmax(unit_vectors(lattice[:, 0], lattice[:, 1]) @ unit_vectors(*centre))
         lattice = np.delete(lattice, nearest, axis=0)
     return np.concatenate((special, lattice))
-
-
-def unit_vectors(ra: npt.ArrayLike, dec: npt.ArrayLike) -> FloatArray:
-    """Return the unit vectors, shape (..., 3), of positions in degrees."""
-    lon, lat = np.radians(ra), np.radians(dec)
-    return np.stack((np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)), axis=-1)
 
 
 def place_sources(seed: int, field: int, centre: FloatArray, size: int, per_image: int, bands: int) -> FieldSources:

@@ -21,6 +21,7 @@ from sciplat.ingest.fits_file import ArrayPlace, Hdu, array_place, read_hdus
 from sciplat.ingest.header_values import Headers
 from sciplat.ingest.planes import read_mask, read_pixels, read_variance
 from sciplat.ingest.profile import PLANE_KINDS, PlaneKind, Profile, candidates
+from sciplat.ingest.sources import local_path
 from sciplat.ingest.wcs_cards import inherited_header, wcs_cards
 from sciplat.steps.wcs import Cards, ImageWcs
 
@@ -243,10 +244,7 @@ def file_sha256(path: Path) -> str:
 
 def _expand(source: Source) -> list[Path]:
     """Return the files that a path, folder or pattern stands for."""
-    text = os.fspath(source)
-    if "://" in text:
-        raise InputNotFound(f"{text} is not a local file", hint="copy the files to a local disk first")
-    path = Path(text).expanduser().absolute()
+    path = local_path(source).absolute()
     if path.is_file():
         return [path]
     if path.is_dir():

@@ -96,12 +96,23 @@ def unit_of(column: pa.Field) -> str:
     return str((column.metadata or {}).get(b"unit", b"").decode(errors="replace")).strip()
 
 
-def _expand(source: str | os.PathLike[str]) -> list[Path]:
-    """Return the files that a path, pattern or folder stands for, sorted."""
+def local_path(source: str | os.PathLike[str]) -> Path:
+    """Return the local path that a source names.
+
+    Raises
+    ------
+    InputNotFound
+        If it is a URL.
+    """
     text = os.fspath(source)
     if "://" in text:
         raise InputNotFound(f"{text} is not a local file", hint="copy the files to a local disk first")
-    path = Path(text).expanduser()
+    return Path(text).expanduser()
+
+
+def _expand(source: str | os.PathLike[str]) -> list[Path]:
+    """Return the files that a path, pattern or folder stands for, sorted."""
+    path = local_path(source)
     if path.is_file():
         return [path]
     candidates = path.iterdir() if path.is_dir() else (Path(name) for name in glob.glob(str(path)))  # noqa: PTH207

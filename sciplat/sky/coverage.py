@@ -17,6 +17,8 @@ Positions = NDArray[np.float64]
 _FIRST_CODES = np.int64(4) << 2 * np.arange(MAX_ORDER + 1)  # the first NUNIQ code of every order
 _CELL_RADIUS = 65.0  # degrees: no cell of order k reaches farther than this / 2**k from its centre
 _MANY_CELLS = 2000
+_CELL_WIDTH = 58.6  # degrees: a cell of order k is about this / 2**k wide
+_REGION_CELLS = 16  # cells across a cone or box
 _OUTLINE_CELLS = 32  # cells across a polygon: fine enough to follow it, coarse enough to stay small
 
 
@@ -129,7 +131,11 @@ def outline_coverage(ra: NDArray[np.float64], dec: NDArray[np.float64]) -> Cover
     import astropy.units as u
     from mocpy import MOC
 
-    moc = MOC.from_polygon(ra * u.deg, dec * u.deg, max_depth=_outline_order(ra, dec))
+    from sciplat.sky.frame import unit_vectors
+
+    vectors = unit_vectors(ra, dec)
+    size = float(np.degrees(np.linalg.norm(vectors.max(axis=0) - vectors.min(axis=0))))
+    moc = MOC.from_polygon(ra * u.deg, dec * u.deg, max_depth=_order_of_width(size / _OUTLINE_CELLS))
     return Coverage.from_moc(moc.add_neighbours())
 
 
@@ -146,7 +152,7 @@ def cells_near(near: Callable[[Positions, Positions, float], NDArray[np.bool_]],
     """
     from cdshealpix.nested import healpix_to_lonlat
 
-    finest = int(np.clip(np.ceil(np.log2(58.6 * 16 / max(width, 1e-6))), 0, MAX_ORDER - 1))
+    finest = _order_of_width(width / _REGION_CELLS)
     index = np.arange(12, dtype=np.int64)
     for order in range(finest + 1):
         lon, lat = healpix_to_lonlat(index.astype(np.uint64), np.uint8(order), num_threads=1)
@@ -158,13 +164,9 @@ def cells_near(near: Callable[[Positions, Positions, float], NDArray[np.bool_]],
     return Coverage.from_ranges(np.stack([index << shift, (index + 1) << shift], axis=1))
 
 
-def _outline_order(ra: NDArray[np.float64], dec: NDArray[np.float64]) -> int:
-    lon, lat = np.radians(ra), np.radians(dec)
-    vectors = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
-    size = np.degrees(np.linalg.norm(vectors.max(axis=0) - vectors.min(axis=0)))
-    # a cell of order k is about 58.6 / 2**k degrees wide
-    order = np.log2(58.6 * _OUTLINE_CELLS / max(float(size), 1e-7))
-    return int(np.clip(np.ceil(order), 0, MAX_ORDER - 1))
+def _order_of_width(width: float) -> int:
+    """Return the coarsest order whose cells are at most `width` degrees wide, as far as 28."""
+    return int(np.clip(np.ceil(np.log2(_CELL_WIDTH / max(width, 1e-9))), 0, MAX_ORDER - 1))
 
 
 def _merged(ranges: Ranges) -> Ranges:
