@@ -164,6 +164,47 @@ class MeasurementError(SciplatError, AssertionError):
     code = "measurement"
 
 
+class TaskTooLarge(SciplatError, MemoryError):
+    """A cell that needs more memory than a worker has, and that cannot be split further."""
+
+    code = "task-too-large"
+    kind: Kind = "usage"
+
+
+class TaskFailed(SciplatError, RuntimeError):
+    """A task that ended in an error which is not sciplat's own.
+
+    Attributes
+    ----------
+    traceback : str
+        Where it happened, as the worker saw it; empty if the worker died.
+    """
+
+    code = "task-failed"
+    traceback: str = ""
+
+
+class StepError(TaskFailed):
+    """A user's function that raised, gave something else than it promised, or was stopped."""
+
+    code = "step"
+
+
+class PlanChanged(SciplatError, ValueError):
+    """A plan that is not the one which was begun, or recorded, at a URL."""
+
+    code = "plan-changed"
+    kind: Kind = "usage"
+
+
+class ClusterLost(SciplatError, ConnectionError):
+    """The Dask scheduler that a plan ran on is gone."""
+
+    code = "cluster-lost"
+
+    __str__ = SciplatError.__str__
+
+
 class MissingDependency(SciplatError, ImportError):
     """An optional library that this call needs is not installed."""
 
