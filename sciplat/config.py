@@ -1,6 +1,8 @@
 """Settings of one process, read once: defaults, then the YAML file that SCIPLAT_CONFIG names, then SCIPLAT_*."""
 
 import os
+import re
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +18,13 @@ class Settings:
     ----------
     threads : int
         Threads of a plan that runs without a cluster; ``SCIPLAT_THREADS``.
+    memory : int
+        Bytes that such a plan may use, for example "4 GiB"; ``SCIPLAT_MEMORY``. By default four fifths of what the
+        machine or its container has.
     """
 
     threads: int
+    memory: int
 
 
 @lru_cache(maxsize=1)
@@ -30,7 +36,7 @@ def settings() -> Settings:
     ArgumentError
         If the file or a variable names a setting that does not exist or a value that makes no sense.
     """
-    values: dict[str, object] = {"threads": _own_cpus()}
+    values: dict[str, object] = {"threads": _own_cpus(), "memory": _own_memory() * 4 // 5}
     named = os.environ.get("SCIPLAT_CONFIG")
     if named:
         values |= _read_file(Path(named))
@@ -46,7 +52,45 @@ def settings() -> Settings:
         raise ArgumentError(
             "the setting threads is not a positive number", found=repr(values["threads"]), hint="SCIPLAT_THREADS=2"
         )
-    return Settings(threads)
+    return Settings(threads, parse_bytes(values["memory"], what="the setting memory"))
+
+
+def parse_bytes(size: object, *, what: str) -> int:
+    """Return a number of bytes, given as a number or as text such as "4 GiB" or "500 MB".
+
+    Parameters
+    ----------
+    size : int or str
+    what : str
+        Names it in the error.
+
+    Raises
+    ------
+    ArgumentError
+        If it is no positive number of bytes.
+    """
+    found = _SIZE.fullmatch(str(size).strip())
+    count = float(found[1]) * _UNITS.get(found[2].lower(), 0) if found else 0
+    if count < 1 or isinstance(size, bool):
+        raise ArgumentError(f"{what} is no number of bytes", found=repr(size), hint='"4 GiB"')
+    return int(count)
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d*)?)\s*([a-zA-Z]*)")
+_UNITS = {"": 1, "b": 1} | {
+    f"{prefix}{ending}": base**power
+    for power, prefix in enumerate("kmgt", start=1)
+    for ending, base in (("b", 1000), ("ib", 1024))
+}
+
+
+def _own_memory() -> int:
+    """Return the bytes of this process: a container or a batch job may own less than the machine has."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # not there, or "max"
+            sizes.append(int(Path(limit).read_text()))
+    return min(sizes)
 
 
 def _own_cpus() -> int:

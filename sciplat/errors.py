@@ -47,7 +47,7 @@ class SciplatError(Exception):
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.what, self.found, self.hint)
+        return _rebuild, (type(self), self.what, self.found, self.hint), self.__dict__  # notes and tracebacks too
 
 
 class AngleError(SciplatError, ValueError):

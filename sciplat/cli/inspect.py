@@ -97,7 +97,7 @@ def _table_storage(url: str) -> "tuple[Storage, bool]":
 def _facts(store: "CatalogStore") -> "Table":
     from rich.table import Table
 
-    from sciplat.lazy.explain import format_bytes
+    from sciplat.tasks.progress import format_bytes
 
     about, manifest = store.manifest.properties, store.manifest
     orders = sorted({entry.cell.order for entry in store.entries})

@@ -10,6 +10,7 @@ from sciplat.cli.demo import demo
 from sciplat.cli.ingest import ingest
 from sciplat.cli.inspect import head, info, verify
 from sciplat.cli.photometry import photometry
+from sciplat.cli.plan import calibrate, replay, rerun, status
 from sciplat.errors import SciplatError
 
 
@@ -35,5 +36,5 @@ def main() -> None:
     """Sky catalogs and images partitioned by sky pixel, measured where they lie."""
 
 
-for command in (demo, ingest, photometry, info, head, verify):
+for command in (demo, ingest, photometry, info, head, verify, status, rerun, replay, calibrate):
     main.add_command(command)

@@ -5,6 +5,7 @@ Rows of a cell are sorted by `_healpix_29`; a reader prunes cells, then row grou
 
 import contextlib
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,12 +18,17 @@ from numpy.typing import NDArray
 
 from sciplat.errors import ColumnError, StoreCorrupt
 from sciplat.io import hats
+from sciplat.io.density import DENSITY, Density, parse_density
+from sciplat.io.provenance import parse_provenance
 from sciplat.io.publish import FileEntry, Manifest, read_manifest
 from sciplat.io.storage import LocalStorage, Storage, sha256
-from sciplat.sky.cell import MAX_ORDER, Cell
+from sciplat.sky.cell import Cell, cell_ranges
 from sciplat.sky.coverage import Coverage, Ranges
 
 ROW_GROUP = 120_000  # rows: a small cone touches one or two groups
+PROVENANCE = "provenance.json"
+LOG = "log.jsonl"  # of the run that made the version
+_ABOUT_THE_RUN = ("report", "fingerprint")  # properties that differ between runs with equal results
 
 
 @dataclass(frozen=True)
@@ -59,15 +65,32 @@ class CatalogStore:
         return pq.read_schema(io.BytesIO(self._small_file("dataset/_common_metadata"))).remove_metadata()
 
     @cached_property
-    def _rows_before(self) -> NDArray[np.int64]:
-        """Rows before each HEALPix pixel of the sky map, and in all."""
-        return np.concatenate([[0], np.cumsum(hats.parse_sky_map(self._small_file("skymap.fits")))])
+    def _density(self) -> Density:
+        if self._has(DENSITY):
+            return parse_density(self._small_file(DENSITY))
+        # other writers give none: their rows are taken to be spread evenly over each cell
+        ends = cell_ranges([entry.cell for entry in self.entries]).ravel()
+        total = np.cumsum([0, *(entry.file.rows for entry in self.entries)])
+        return Density(ends, np.stack([total[:-1], total[1:]], axis=1).ravel())
 
     def expected_rows(self, ranges: Ranges) -> float:
-        """Return the rows in ranges of order-29 cells: exact down to order 8, spread evenly below that."""
-        places = ranges / float(1 << 2 * (MAX_ORDER - hats.MAP_ORDER))
-        before = np.interp(places, np.arange(len(self._rows_before)), self._rows_before)
-        return float((before[:, 1] - before[:, 0]).sum())
+        """Return the rows in ranges of order-29 cells, known to a thousandth of each cell's rows."""
+        return self._density.rows_in(ranges)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the version's rows and of what it says of them: equal digest, equal input of a plan."""
+        said = {name: value for name, value in self.manifest.properties.items() if name not in _ABOUT_THE_RUN}
+        return sha256(f"{self.manifest.digest} {json.dumps(said, sort_keys=True)}".encode())
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """How the version was made, as W3C PROV-JSON; empty for one that was ingested."""
+        return parse_provenance(self._small_file(PROVENANCE)) if self._has(PROVENANCE) else {}
+
+    def _has(self, name: str) -> bool:
+        path = f"{self.manifest.folder}/{name}"
+        return any(file.path == path for file in self.manifest.files)
 
     def _small_file(self, name: str) -> bytes:
         path = f"{self.manifest.folder}/{name}"
@@ -152,7 +175,9 @@ def read_cell(
             raise
         raise _damaged(file.path, str(error)) from None
     if ranges is not None:
-        table = table.filter(pa.array(Coverage(ranges).contains(table[hats.HEALPIX_COLUMN].to_numpy())))
+        inside = Coverage(ranges).contains(table[hats.HEALPIX_COLUMN].to_numpy())
+        if not inside.all():  # otherwise a copy would be made for nothing
+            table = table.filter(pa.array(inside))
     return table if columns is None else table.select(list(columns))
 
 

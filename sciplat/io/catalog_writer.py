@@ -1,6 +1,6 @@
 """Writing a catalog version: cells one by one, in any process, then everything published at once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sciplat.errors import StoreExists
 from sciplat.io import hats
 from sciplat.io.catalog_store import ROW_GROUP, CatalogStore, point_to_newest, store_name
+from sciplat.io.density import DENSITY, encode_density
 from sciplat.io.publish import (
     FileEntry,
     Manifest,
@@ -25,6 +26,7 @@ from sciplat.io.publish import (
 from sciplat.io.storage import Storage
 from sciplat.sky.cell import MAX_ORDER, Cell, split_cells
 
+_KNOTS = 1024  # of one cell's density: the rows in any part of it are known to a thousandth of it
 _ZSTD_LEVEL = 1  # level 15, which HATS writers use, costs twenty times the time for a quarter of the space
 
 
@@ -37,11 +39,20 @@ class CellReport:
     files : tuple of FileEntry
     map_pixels, map_counts : ndarray of int64, shape (n,)
         HEALPix pixels of order 8 that hold rows, and how many.
+    knots : ndarray of int64, shape (k, 2)
+        Order-29 indices and the rows of the cell before each: how its rows are spread, in steps of equal rows.
     """
 
     files: tuple[FileEntry, ...]
     map_pixels: NDArray[np.int64]
     map_counts: NDArray[np.int64]
+    knots: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, files: Iterable[FileEntry], index: NDArray[np.int64]) -> "CellReport":
+        """Return the report of a cell whose rows have these sorted order-29 indices."""
+        pixels, counts = np.unique(index >> 2 * (MAX_ORDER - hats.MAP_ORDER), return_counts=True)
+        return cls(tuple(files), pixels, counts.astype(np.int64), _knots(index))
 
 
 @dataclass(frozen=True)
@@ -69,20 +80,12 @@ class CellWriter:
             All rows lie in the cell and are sorted by `_healpix_29`.
         rows_per_cell : int
         """
-        index = table[hats.HEALPIX_COLUMN].to_numpy()
-        if len(index) == 0:
-            return CellReport((), index, index)
-        fits = len(index) <= rows_per_cell
-        parts = [(cell, 0, len(index))] if fits else split_cells(index, rows_per_cell)
-        files = tuple(self._write_file(part, table.slice(first, last - first)) for part, first, last in parts)
-        pixels, counts = np.unique(index >> 2 * (MAX_ORDER - hats.MAP_ORDER), return_counts=True)
-        return CellReport(files, pixels, counts.astype(np.int64))
-
-    def _write_file(self, cell: Cell, table: pa.Table) -> FileEntry:
-        data, footer = encode_parquet(table)
-        path = f"{self.folder}/{hats.cell_path(cell)}"
-        self.storage.write(path, data)
-        return file_entry(path, data, rows=table.num_rows, footer=footer)
+        files = []
+        for part, data, footer, rows, memory in encode_cells(cell, table, rows_per_cell):
+            path = f"{self.folder}/{hats.cell_path(part)}"
+            self.storage.write(path, data)
+            files.append(file_entry(path, data, rows=rows, footer=footer, memory=memory))
+        return CellReport.of(files, table[hats.HEALPIX_COLUMN].to_numpy())
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ class CatalogWriter:
             "properties": properties,
             "partition_info.csv": hats.partition_info(cells),
             "skymap.fits": hats.sky_map_fits(pixels, counts),
+            DENSITY: encode_density([report.knots for report in reports]),
             "dataset/_common_metadata": hats.common_metadata(schema),
         }
 
@@ -195,6 +199,36 @@ class CatalogWriter:
         self.storage.remove(self.folder)
         self.storage.remove_empty("versions")
         self.storage.remove_empty("")
+
+
+def encode_cells(
+    cell: Cell, table: pa.Table, rows_per_cell: int
+) -> Iterator[tuple[Cell, memoryview, int, int, int]]:
+    """Yield the files of one cell: each one's cell, bytes, length of the footer, rows, and bytes once it is read.
+
+    Parameters
+    ----------
+    cell : Cell
+    table : pyarrow.Table
+        All rows lie in the cell and are sorted by `_healpix_29`.
+    rows_per_cell : int
+        A cell with more rows becomes several finer ones.
+    """
+    index = table[hats.HEALPIX_COLUMN].to_numpy()
+    fits = len(index) <= rows_per_cell
+    parts = ([(cell, 0, len(index))] if len(index) else []) if fits else split_cells(index, rows_per_cell)
+    for part, first, last in parts:
+        rows = table.slice(first, last - first)
+        data, footer = encode_parquet(rows)
+        yield part, data, footer, rows.num_rows, rows.nbytes
+
+
+def _knots(index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return every n-th index with the rows before it, and the end."""
+    if len(index) == 0:
+        return np.empty((0, 2), np.int64)
+    before = np.arange(0, len(index), -(-len(index) // _KNOTS))
+    return np.append(np.stack([index[before], before], axis=1), [[index[-1] + 1, len(index)]], axis=0)
 
 
 def encode_parquet(table: pa.Table) -> tuple[memoryview, int]:

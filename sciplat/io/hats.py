@@ -104,19 +104,6 @@ def sky_map_fits(pixels: NDArray[np.int64], counts: NDArray[np.int64]) -> bytes:
         return path.read_bytes()
 
 
-def parse_sky_map(data: bytes) -> NDArray[np.int64]:
-    """Return the rows in each HEALPix pixel of order 8, shape (12 * 4**8,)."""
-    from cdshealpix.skymap.skymap import Scheme, Skymap
-
-    with tempfile.TemporaryDirectory(prefix="sciplat-") as folder:
-        path = Path(folder) / "skymap.fits"
-        path.write_bytes(data)
-        sky_map = Skymap.from_fits(str(path))
-    listed = sky_map.scheme == Scheme.EXPLICIT
-    dense = sky_map.skymap.to_implicit(null_value=0) if listed else sky_map.skymap
-    return np.asarray(dense.values, dtype=np.int64)
-
-
 def common_metadata(schema: pa.Schema) -> bytes:
     """Return the bytes of `_common_metadata`: the schema, and the columns as a VOTable (VOParquet 1.0)."""
     extra = {"IVOA.VOTable-Parquet.version": "1.0", "IVOA.VOTable-Parquet.content": _votable(schema)}

@@ -6,13 +6,14 @@ another one and says so.
 
 import json
 import uuid
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sciplat.errors import ConflictError, StoreCorrupt, StoreExists, StoreNotFound
 from sciplat.io.storage import Storage, sha256
 
-FORMAT = 1  # of the manifest; a reader refuses a newer one
+FORMAT = 2  # of the manifest; a reader refuses a newer one
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class FileEntry:
         Bytes of a Parquet footer, 0 for other files.
     footer_sha256 : str
         Of the footer: it is checked before anything parses it.
+    memory : int
+        Bytes of the whole table once it is read, 0 if that is not known.
     """
 
     path: str
@@ -41,6 +44,7 @@ class FileEntry:
     rows: int = 0
     footer: int = 0
     footer_sha256: str = ""
+    memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,15 +86,19 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 over path and digest of every file with rows: equal rows in equal cells, equal digest."""
-        data = (entry for entry in self.files if entry.rows)
-        lines = sorted(f"{entry.path.removeprefix(self.folder)} {entry.sha256}" for entry in data)
-        return sha256("\n".join(lines).encode())
+        return rows_digest(self.folder, self.files)
 
     def to_json(self) -> bytes:
         """Return the manifest with a digest of its own text."""
         body = asdict(self) | {"format": FORMAT, "rows": self.rows}
         text = json.dumps(body, sort_keys=True)
         return json.dumps({"sha256": sha256(text.encode()), "manifest": body}, sort_keys=True, indent=1).encode()
+
+
+def rows_digest(folder: str, files: Iterable[FileEntry]) -> str:
+    """Return the digest of the files with rows in a version's folder, whatever the folder is called."""
+    lines = sorted(f"{entry.path.removeprefix(folder)} {entry.sha256}" for entry in files if entry.rows)
+    return sha256("\n".join(lines).encode())
 
 
 def new_write_id() -> str:
@@ -199,8 +207,10 @@ def commit(storage: Storage, manifest: Manifest) -> Manifest:
     return winner
 
 
-def file_entry(path: str, data: bytes | memoryview, *, rows: int = 0, footer: int = 0) -> FileEntry:
+def file_entry(
+    path: str, data: bytes | memoryview, *, rows: int = 0, footer: int = 0, memory: int = 0
+) -> FileEntry:
     """Return the entry of a file with this content; a Parquet `footer` ends 8 bytes before the file does."""
     size = len(data)
     tail = sha256(data[size - 8 - footer : size - 8]) if footer else ""
-    return FileEntry(path, size, sha256(data), rows, footer, tail)
+    return FileEntry(path, size, sha256(data), rows, footer, tail, memory)

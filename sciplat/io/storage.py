@@ -57,6 +57,10 @@ class Storage(ABC):
         """Make an object unless there is one; return whether it was made."""
 
     @abstractmethod
+    def link(self, source: str, target: str) -> None:
+        """Give a complete object a second name, or make a copy beside it where there are no such names."""
+
+    @abstractmethod
     def check_place(self) -> None:
         """Refuse a folder that cannot be made or written to."""
 
@@ -133,6 +137,13 @@ class LocalStorage(Storage):
                 temporary.unlink()
             sync_path(target.parent)
         return True
+
+    def link(self, source: str, target: str) -> None:
+        """Make a hard link; the caller syncs the folder."""
+        place = self.at(target)
+        with writing(str(place), 0):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(self.at(source), place)
 
     def check_place(self) -> None:
         """Look at the nearest thing on the way that exists.
@@ -261,6 +272,11 @@ class ObjectStorage(Storage):
         except FileExistsError:
             return False
         return True
+
+    def link(self, source: str, target: str) -> None:
+        """Copy on the server's side."""
+        system, full = self._locate(source)
+        system.cp_file(full, self._locate(target)[1])
 
     def check_place(self) -> None:
         """Do nothing: object storage tells at the first write."""

@@ -1,25 +1,33 @@
 """Catalogs as users see them: lazy collections of rows on the sky, each method a new one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from sciplat.config import parse_bytes
 from sciplat.errors import ArgumentError, ColumnError
 from sciplat.io.catalog_store import CatalogStore, open_catalog_store
-from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.io.image_store import TABLE
+from sciplat.io.publish import version_numbers
 from sciplat.io.storage import open_storage
-from sciplat.lazy.explain import Plan, quote
-from sciplat.lazy.node import Nest, Node, Scan, Select, Within, row_bytes
+from sciplat.lazy.explain import Plan, explain
+from sciplat.lazy.map import Map
+from sciplat.lazy.node import Nest, Node, Scan, Select, Within
+from sciplat.lazy.write import write_plan
+from sciplat.sky.angle import AngleLike, parse_angle
 from sciplat.sky.cell import Cell
 from sciplat.sky.region import Region
-from sciplat.tasks.stream import stream
+from sciplat.tasks.compute import compute_tables
+from sciplat.tasks.memory import plan_work
+from sciplat.tasks.quote import is_calibrated, write_cost
+from sciplat.tasks.retry import OnError
+from sciplat.tasks.run import Run
 from sciplat.tasks.task import Task
-from sciplat.tasks.write import write_catalog
+from sciplat.tasks.workers import look_at_workers, open_workers
 
 if TYPE_CHECKING:
     import os
@@ -88,13 +96,23 @@ class Catalog:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What was ingested, and what was left out; empty for a plan or its result."""
-        return dict(self.properties.get("report", {}))
+        """What was ingested and left out, or what a plan was expected to take and took; empty for a plan."""
+        return {} if self.store is None else dict(self.store.manifest.properties.get("report", {}))
 
     @property
     def version(self) -> int | None:
         """Number of the store's version, None for a plan."""
         return None if self.store is None else self.store.manifest.number
+
+    @property
+    def versions(self) -> list[int]:
+        """Numbers of all versions of the store, ascending; empty for a plan."""
+        return [] if self.store is None else version_numbers(self.store.storage)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the store was made, as W3C PROV-JSON; empty for a plan, and for what was ingested."""
+        return {} if self.store is None else self.store.provenance
 
     def select(self, *columns: str) -> "Catalog":
         """Keep some columns; the position, the identity and the sorting index always stay.
@@ -147,10 +165,55 @@ class Catalog:
             raise ArgumentError("these columns cannot be nested", found=f"{list(chosen)} as {name!r}")
         return Catalog(Nest(self.node, by, tuple(chosen), name), None, self.stored)
 
+    def map(
+        self,
+        step: Callable[[pa.Table], pa.Table],
+        *,
+        schema: pa.Schema,
+        reach: AngleLike | None = None,
+        timeout: float | None = None,
+        memory: int | str | None = None,
+    ) -> "Catalog":
+        """Call a function of your own with the rows of every cell, beside the data. Lazy.
+
+        Parameters
+        ----------
+        step : callable
+            Takes a pyarrow.Table, the rows of one cell sorted by `_healpix_29`, and returns one.
+        schema : pyarrow.Schema
+            Of what it returns: `_healpix_29`, the position, and whatever it adds. A result with other columns is
+            refused.
+        reach : angle, optional
+            The table also holds the rows of the surroundings: all within this angle of any place in the cell, and
+            perhaps some beyond. Rows of the result that lie outside the cell are left out.
+        timeout : float, optional
+            Seconds after which the function is stopped, on each cell.
+        memory : int or str, optional
+            Bytes that the function may take, for example "2 GiB". With a timeout or a memory limit it runs in a
+            process of its own, half a second slower to start, and is stopped alone.
+
+        Raises
+        ------
+        ArgumentError
+            If the function cannot be sent to a worker, or the schema has no position.
+        """
+        degrees = None if reach is None else parse_angle(reach, what="reach")
+        if timeout is not None and not timeout > 0:
+            raise ArgumentError("the timeout is not a positive number of seconds", found=repr(timeout))
+        limit = None if memory is None else parse_bytes(memory, what="memory")
+        return Catalog(Map(self.node, step, schema, degrees, timeout, limit), None, self.stored)
+
     def explain(self) -> Plan:
-        """Say what running this takes: cells, tasks, bytes and memory. Nothing is read or run."""
-        costs = (self.node.cost(cell) for cell in self.node.cells)
-        return quote(costs, self.stored, row_bytes(self.schema))
+        """Say what running this takes: cells, tasks, bytes, memory and time. Nothing is run.
+
+        Raises
+        ------
+        TaskTooLarge
+            If a cell needs more memory than a worker has, however it is cut.
+        """
+        threads, limit = look_at_workers()
+        work = plan_work(self.node.cells, lambda cell: write_cost(self.node.cost(cell)), limit=limit, what=self._what)
+        return explain(work, self.stored, limit=limit, threads=threads, calibrated=is_calibrated())
 
     def compute(self, *, limit: int | None = None) -> pa.Table:
         """Run the plan and return its rows, sorted by `_healpix_29`.
@@ -163,19 +226,29 @@ class Catalog:
         if limit is not None and limit < 0:
             raise ArgumentError("the number of rows is not negative", found=str(limit))
         if limit is None:
-            # tasks end in any order; their cells put the rows back into the order of the sky
-            parts = dict(stream(_run_task, self._tasks()))
-            tables = [parts[cell] for cell in self.node.cells]
+            workers = open_workers()
+            work = plan_work(self.node.cells, self.node.cost, limit=workers.memory(), what=self._what)
+            tables = compute_tables(Run(self._what, work, self.node.task, workers))
         else:
-            tables = list(_first_tables(self._tasks(), limit))
+            tables = list(_first_tables((self.node.task(cell) for cell in self.node.cells), limit))
         return pa.concat_tables([self.schema.empty_table(), *tables]).slice(0, limit)
 
     def head(self, n: int = 5) -> pa.Table:
         """Return the first rows."""
         return self.compute(limit=n)
 
-    def write(self, url: "str | os.PathLike[str]", *, replace: bool = False) -> "Catalog":
+    def write(
+        self,
+        url: "str | os.PathLike[str]",
+        *,
+        replace: bool = False,
+        on_error: OnError = "raise",
+        restart: bool = False,
+    ) -> "Catalog":
         """Run the plan and publish its rows as a catalog store.
+
+        What is done is kept beside the store: after a kill, Ctrl-C or an error the same call goes on with the cells
+        that are left. Where the store holds the plan's result already, it is returned as it stands.
 
         Parameters
         ----------
@@ -183,6 +256,11 @@ class Catalog:
             Of the new store; a relative path is made absolute.
         replace : bool
             Publish a new version of the store that stands there; its older versions stay.
+        on_error : {"raise", "quarantine"}
+            Whether a cell that cannot be measured ends the plan, or is set aside after three attempts while the rest
+            goes on; ``.report["quarantined"]`` names such cells, and the same call tries them again.
+        restart : bool
+            Drop what an unfinished run left there.
 
         Returns
         -------
@@ -193,20 +271,16 @@ class Catalog:
         ------
         StoreExists
             If something stands there and is not to be replaced.
+        PlanChanged
+            If an unfinished run of another plan left something there; the message names the difference.
+        TaskTooLarge
+            If a cell needs more memory than a worker has, however it is cut. Nothing has run then.
+        TaskFailed, SciplatError
+            If a cell cannot be done; ``error.traceback`` is the worker's.
         ArgumentError
             If the result has no row.
         """
-        properties = self.properties
-        writer = CatalogWriter.begin(open_storage(url), properties, replace=replace)
-        store = write_catalog(
-            self._tasks(),
-            self.schema,
-            writer,
-            what=type(self.node).__name__.lower(),
-            total=len(self.node.cells),
-            rows_per_cell=properties["rows_per_cell"],
-        )
-        return catalog_from_store(store)
+        return catalog_from_store(write_plan(self.node, url, replace=replace, on_error=on_error, restart=restart))
 
     def to_pandas(self) -> "pd.DataFrame":
         """Run the plan and return a pandas DataFrame."""
@@ -219,8 +293,9 @@ class Catalog:
 
         return astropy_table(self.compute())
 
-    def _tasks(self) -> Iterator[Task]:
-        return (self.node.task(cell) for cell in self.node.cells)
+    @property
+    def _what(self) -> str:
+        return type(self.node).__name__.lower()
 
     def _check_columns(self, columns: tuple[str, ...]) -> None:
         if missing := [column for column in columns if column not in self.columns]:
@@ -267,10 +342,6 @@ def open_catalog(
 def catalog_from_store(store: CatalogStore) -> Catalog:
     """Return the catalog of an open store."""
     return Catalog(Scan(store, tuple(store.schema.names)), store, store.manifest.size)
-
-
-def _run_task(task: Task) -> tuple[Cell, pa.Table]:
-    return task.cell, task.run()
 
 
 def _first_tables(tasks: Iterator[Task], limit: int) -> Iterator[pa.Table]:

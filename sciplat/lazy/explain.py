@@ -1,26 +1,9 @@
-"""What a plan will take, before it runs."""
+"""What a plan will take, before it runs, in words."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Cost:
-    """What a task is expected to take.
-
-    Parameters
-    ----------
-    read : float
-        Bytes from storage.
-    rows : float
-        Rows of the result.
-    memory : float
-        Bytes held at once.
-    """
-
-    read: float
-    rows: float
-    memory: float
+from sciplat.tasks.memory import Work
+from sciplat.tasks.progress import format_bytes
 
 
 @dataclass(frozen=True)
@@ -32,55 +15,74 @@ class Plan:
     cells : int
         Cells of the result before they are split for their rows.
     tasks : int
-        One for each cell.
+        One for each cell, more where a cell was cut because it needs more memory than a worker has.
     reads, stored : int
         Bytes that are read, of those that the inputs have.
+    requests : int
+        Reads of files or parts of files.
     rows : int
-        Expected rows, if sources are spread evenly over the cells of order 8.
+        Expected rows.
     writes : int
         Expected bytes in memory of the result.
     memory : int
         Bytes of the largest task.
+    limit : int or None
+        Bytes that a task may use.
+    seconds : float
+        Of one thread, without the time of users' functions.
+    threads : int
+        That are there now.
+    calibrated : bool
+        Whether the seconds follow from measurements of this machine.
     """
 
     cells: int
     tasks: int
     reads: int
     stored: int
+    requests: int
     rows: int
     writes: int
     memory: int
+    limit: int | None
+    seconds: float
+    threads: int
+    calibrated: bool
 
     def __str__(self) -> str:
+        limit = f" of {format_bytes(self.limit)}" if self.limit else ""
+        elapsed = f"about {format_seconds(self.seconds)} of one core, "
+        elapsed += f"{format_seconds(self.seconds / self.threads)} on {self.threads} threads"
+        known = "" if self.calibrated else " (a guess: sciplat calibrate measures this machine)"
         return (
             f"{self.cells:,} cells, {self.tasks:,} tasks, reads about {format_bytes(self.reads)} (of "
-            f"{format_bytes(self.stored)}), writes about {self.rows:,} rows, {format_bytes(self.writes)}; "
-            f"largest task {format_bytes(self.memory)}"
+            f"{format_bytes(self.stored)}) in {self.requests:,} requests, writes about {self.rows:,} rows, "
+            f"{format_bytes(self.writes)}; largest task {format_bytes(self.memory)}{limit}; {elapsed}{known}"
         )
 
 
-def quote(costs: Iterable[Cost], stored: int, row_bytes: int) -> Plan:
-    """Add up the costs of all tasks.
+def explain(work: Work, stored: int, *, limit: int | None, threads: int, calibrated: bool) -> Plan:
+    """Return the quote of planned work; `stored` are the bytes of the inputs."""
+    total = work.total
+    return Plan(
+        cells=work.cells,
+        tasks=len(work),
+        reads=min(round(total.read), stored),
+        stored=stored,
+        requests=round(total.requests),
+        rows=round(total.rows),
+        writes=round(total.size),
+        memory=round(total.memory),
+        limit=limit,
+        seconds=total.seconds,
+        threads=threads,
+        calibrated=calibrated,
+    )
 
-    Parameters
-    ----------
-    costs : iterable of Cost
-    stored : int
-        Bytes of the inputs.
-    row_bytes : int
-        Of one row of the result.
-    """
-    count, reads, rows, memory = 0, 0.0, 0.0, 0.0
-    for cost in costs:
-        count, reads, rows, memory = count + 1, reads + cost.read, rows + cost.rows, max(memory, cost.memory)
-    read = min(round(reads), stored)
-    return Plan(count, count, read, stored, round(rows), round(rows * row_bytes), round(memory))
 
-
-def format_bytes(count: float) -> str:
-    """Return a number of bytes as people read it, for example "1.9 GB"."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            break
-        count /= 1000
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+def format_seconds(seconds: float) -> str:
+    """Return a time as people read it, for example "42 min"."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.2g} s"

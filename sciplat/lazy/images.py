@@ -13,7 +13,9 @@ from sciplat.io.hats import parse_cell_path
 from sciplat.io.image_store import ImageStore, open_image_store, read_image_table
 from sciplat.io.storage import open_storage
 from sciplat.lazy.catalog import Catalog, catalog_from_store
+from sciplat.lazy.fingerprint import Record
 from sciplat.lazy.photometry import Photometry, image_ranges
+from sciplat.lazy.region import describe_region
 from sciplat.sky.align import meeting_pairs
 from sciplat.sky.angle import AngleLike, Length, parse_length
 from sciplat.sky.cell import Cell
@@ -35,10 +37,13 @@ class Images:
     store : ImageStore
     rows : pyarrow.Table
         The rows of the images table that belong to this collection.
+    chosen : tuple of dict
+        How they were chosen, as JSON: regions and bands in the order of the calls.
     """
 
     store: ImageStore
     rows: pa.Table = field(repr=False)
+    chosen: tuple[Record, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Images: {len(self):,} images, bands {', '.join(self.bands) or 'unknown'}>"
@@ -94,7 +99,8 @@ class Images:
         """Keep the images that may touch a region."""
         ranges, owner = image_ranges(self.rows)
         touched, _ = meeting_pairs(ranges, region.cover().ranges)
-        return replace(self, rows=self.rows.take(pa.array(np.unique(owner[touched]))))
+        rows = self.rows.take(pa.array(np.unique(owner[touched])))
+        return replace(self, rows=rows, chosen=(*self.chosen, {"within": describe_region(region)}))
 
     def select_bands(self, *bands: str) -> "Images":
         """Keep the images of some bands.
@@ -108,7 +114,14 @@ class Images:
             raise ArgumentError(
                 f"there is no image of band {unknown[0]!r}", found=", ".join(self.bands) or "no band is known"
             )
-        return replace(self, rows=self.rows.filter(pa.array(np.isin(self.rows["band"].to_pylist(), bands))))
+        rows = self.rows.filter(pa.array(np.isin(self.rows["band"].to_pylist(), bands)))
+        return replace(self, rows=rows, chosen=(*self.chosen, {"bands": list(bands)}))
+
+    def describe(self) -> Record:
+        """Return which images these are, as JSON."""
+        table = self.store.table
+        where = {"url": self.store.storage.url, "version": self.version, "digest": table.digest}
+        return {**where, "citation": "; ".join(self.properties.get("citations", [])), "chosen": list(self.chosen)}
 
     def photometry(
         self,
@@ -159,7 +172,9 @@ class Images:
         order = int(self.properties["order"])
         identity = catalog.properties["id"]
         sources = catalog.select(*kept, *([identity] if identity else []))  # nothing else is read
-        node = Photometry(sources.node, self.store.storage, images.rows, order, apertures, kept)
+        node = Photometry(
+            sources.node, self.store.storage, images.rows, order, apertures, kept, origin=images.describe()
+        )
         stored = catalog.stored + sum(images.rows["stored_bytes"].to_pylist())
         return Catalog(node, None, stored)
 

@@ -1,24 +1,31 @@
 """What a plan is made of: nodes that answer schema, cells and tasks. Nothing runs here."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from sciplat.io.catalog_store import CatalogStore
+from sciplat.io.catalog_store import ROW_GROUP, CatalogStore
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.io.publish import FileEntry
-from sciplat.lazy.explain import Cost
+from sciplat.lazy.fingerprint import Record
+from sciplat.lazy.region import describe_region
 from sciplat.sky.align import common_ranges
 from sciplat.sky.cell import Cell, cell_ranges
 from sciplat.sky.coverage import Coverage, Ranges
 from sciplat.sky.region import Region
 from sciplat.steps.nest import nested_type
 from sciplat.tasks.nest import NestTask
+from sciplat.tasks.quote import Cost, rates
 from sciplat.tasks.task import ScanTask, SelectTask, Task, WithinTask
+
+# bytes for each row, beside the rows themselves
+_VARIED_BYTES = 32  # of a text or list of unknown length
+_TEST_BYTES = 120  # a region's test holds unit vectors and distances
+_SORT_BYTES = 40  # sorting holds indices and codes
 
 
 class Node(Protocol):
@@ -39,12 +46,16 @@ class Node(Protocol):
         """Disjoint cells that hold all rows, in the order of the sky."""
         ...
 
-    def task(self, cell: Cell) -> Task:
-        """Return the task for one of the cells, or for a part of one."""
+    def task(self, cell: Cell, cover: Coverage | None = None) -> Task:
+        """Return the task for one of the cells, or for a part of one; rows outside a cover may be left out."""
         ...
 
     def cost(self, cell: Cell) -> Cost:
         """Return what that task is expected to take."""
+        ...
+
+    def describe(self) -> Record:
+        """Return the operation with its arguments and inputs, as JSON."""
         ...
 
     def rows_in(self, ranges: Ranges) -> float:
@@ -89,17 +100,47 @@ class Scan:
     def _starts(self) -> list[int]:
         return [entry.cell.start for entry in self.store.entries]
 
-    def task(self, cell: Cell) -> ScanTask:
+    def task(self, cell: Cell, cover: Coverage | None = None) -> ScanTask:
         """Return the reading of a cell or of a part of it."""
-        return ScanTask(self.store.storage, self._file(cell), cell, self.columns, self.cover)
+        if cover is None:
+            cover = self.cover
+        elif self.cover is not None:
+            cover = Coverage(common_ranges(self.cover.ranges, cover.ranges))
+        return ScanTask(self.store.storage, self._file(cell), cell, self.columns, cover)
 
     def cost(self, cell: Cell) -> Cost:
-        """Return the cost if all columns of a row are read."""
-        file, rows = self._file(cell), self.rows_in(cell_ranges([cell]))
-        return Cost(file.size * rows / file.rows, rows, rows * row_bytes(self.schema))
+        """Return the cost of the row groups that are read, and of the rows that are kept of them."""
+        file, rate = self._file(cell), rates()
+        inside = cell_ranges([cell]) if self.cover is None else self.cover.clipped(cell.start, cell.stop)
+        rows = min(self.rows_in(inside), file.rows)
+        read = min(file.rows, rows + 2 * len(inside) * ROW_GROUP)
+        width = self._row_bytes(file)
+        share = read / file.rows * width / max(_whole_row_bytes(self.store.schema, file), 1)
+        kept = 0.0 if read == rows else rows * width
+        # beside the rows: the bytes of the file, and the pages that are being decoded
+        memory = file.size * share + 1.3 * read * width + kept
+        seconds = rate.open + rate.scan * read * width
+        return Cost(file.size * share, 2 + len(self.columns) * share, rows, rows * width, memory, seconds)
+
+    def describe(self) -> Record:
+        """Return the input: where it is, and which version of it."""
+        manifest = self.store.manifest
+        where = {"url": self.store.storage.url, "version": manifest.number, "digest": self.store.digest}
+        citation = "; ".join(manifest.properties.get("citations", []))
+        return {"op": "scan", **where, "citation": citation, "columns": list(self.columns)}
+
+    def _row_bytes(self, file: FileEntry) -> float:
+        """Return the bytes of a row of the chosen columns, with the index that is always read."""
+        chosen = [self.store.schema.field(name) for name in {*self.columns, HEALPIX_COLUMN}]
+        varied = _varied(self.store.schema)
+        if not varied or not any(field in varied for field in chosen):
+            return row_bytes(chosen)
+        # how the rest is spread over texts and lists is not known: all of it counts for each
+        fixed = row_bytes([field for field in chosen if field not in varied])
+        return fixed + _varied_row_bytes(self.store.schema, file)
 
     def rows_in(self, ranges: Ranges) -> float:
-        """Return the expected rows by the store's sky map."""
+        """Return the expected rows by the store's density."""
         return self.store.expected_rows(ranges)
 
     def _file(self, cell: Cell) -> FileEntry:
@@ -129,15 +170,22 @@ class Within:
         """The inner node's cells that the region touches."""
         return [cell for cell in self.inner.cells if self.cover.meets(cell.start, cell.stop)]
 
-    def task(self, cell: Cell) -> WithinTask:
+    def task(self, cell: Cell, cover: Coverage | None = None) -> WithinTask:
         """Return the inner task with the rows outside left out."""
         ra, dec = self.properties["position"]
-        return WithinTask(self.inner.task(cell), self.region, (ra, dec))
+        return WithinTask(self.inner.task(cell, cover), self.region, (ra, dec))
 
     def cost(self, cell: Cell) -> Cost:
         """Return the inner cost, with the rows that are expected inside."""
         inner = self.inner.cost(cell)
-        return Cost(inner.read, self.rows_in(cell_ranges([cell])), inner.memory)
+        rows = self.rows_in(cell_ranges([cell]))
+        size = inner.size * min(rows / inner.rows, 1) if inner.rows else 0.0
+        memory = max(inner.memory, inner.size + _TEST_BYTES * inner.rows + size)
+        return replace(inner, rows=rows, size=size, memory=memory, seconds=inner.seconds + rates().within * inner.rows)
+
+    def describe(self) -> Record:
+        """Return the region."""
+        return {"op": "within", "inner": self.inner.describe(), "region": describe_region(self.region)}
 
     def rows_in(self, ranges: Ranges) -> float:
         """Return the expected rows in the part of the ranges that the region covers."""
@@ -166,13 +214,18 @@ class Select:
         """The inner node's."""
         return self.inner.cells
 
-    def task(self, cell: Cell) -> SelectTask:
+    def task(self, cell: Cell, cover: Coverage | None = None) -> SelectTask:
         """Return the inner task with the other columns left out."""
-        return SelectTask(self.inner.task(cell), self.columns)
+        return SelectTask(self.inner.task(cell, cover), self.columns)
 
     def cost(self, cell: Cell) -> Cost:
-        """Return the inner cost."""
-        return self.inner.cost(cell)
+        """Return the inner cost; the other columns are held until the inner task ends."""
+        inner = self.inner.cost(cell)
+        return replace(inner, size=inner.size * row_bytes(self.schema) / row_bytes(self.inner.schema))
+
+    def describe(self) -> Record:
+        """Return the columns."""
+        return {"op": "select", "inner": self.inner.describe(), "columns": list(self.columns)}
 
     def rows_in(self, ranges: Ranges) -> float:
         """Return the inner node's."""
@@ -210,25 +263,44 @@ class Nest:
         """The inner node's."""
         return self.inner.cells
 
-    def task(self, cell: Cell) -> NestTask:
+    def task(self, cell: Cell, cover: Coverage | None = None) -> NestTask:
         """Return the inner task with its rows gathered."""
-        return NestTask(self.inner.task(cell), self.by, self.head, self.columns, self.name)
+        return NestTask(self.inner.task(cell, cover), self.by, self.head, self.columns, self.name)
 
     def cost(self, cell: Cell) -> Cost:
-        """Return the inner cost, with its rows held twice; how many share a key is not known before."""
+        """Return the inner cost, with its rows held three times; how many share a key is not known before."""
         inner = self.inner.cost(cell)
-        return Cost(inner.read, inner.rows, 2 * inner.memory)
+        memory = max(inner.memory, 3 * inner.size + _SORT_BYTES * inner.rows)
+        return replace(inner, memory=memory, seconds=inner.seconds + rates().nest * inner.rows)
+
+    def describe(self) -> Record:
+        """Return the key and what is gathered."""
+        arguments = {"by": self.by, "columns": list(self.columns), "name": self.name}
+        return {"op": "nest", "inner": self.inner.describe(), **arguments}
 
     def rows_in(self, ranges: Ranges) -> float:
         """Return the inner node's: at most as many."""
         return self.inner.rows_in(ranges)
 
 
-def row_bytes(schema: pa.Schema) -> int:
+def row_bytes(fields: Iterable[pa.Field]) -> float:
     """Return about how many bytes one row takes in memory; texts and lists count as 32."""
-    widths = (column.type.bit_width // 8 if _fixed_width(column.type) else 32 for column in schema)
-    return sum(widths)
+    return sum(_VARIED_BYTES if _is_varied(field) else field.type.bit_width / 8 for field in fields)
 
 
-def _fixed_width(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_primitive(kind))
+def _is_varied(field: pa.Field) -> bool:
+    return not pa.types.is_primitive(field.type)
+
+
+def _varied(schema: pa.Schema) -> list[pa.Field]:
+    return [field for field in schema if _is_varied(field)]
+
+
+def _varied_row_bytes(schema: pa.Schema, file: FileEntry) -> float:
+    """Return the bytes of all texts and lists of a row, as the file's writer found them."""
+    fixed = row_bytes(field for field in schema if not _is_varied(field))
+    return file.memory / file.rows - fixed if file.memory else _VARIED_BYTES * len(_varied(schema))
+
+
+def _whole_row_bytes(schema: pa.Schema, file: FileEntry) -> float:
+    return file.memory / file.rows if file.memory else row_bytes(schema)

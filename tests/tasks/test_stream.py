@@ -4,7 +4,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from sciplat.config import Settings
-from sciplat.tasks import stream as module
+from sciplat.tasks import workers
 from sciplat.tasks.stream import stream
 
 
@@ -65,7 +65,7 @@ def test_after_an_error_nothing_runs_on(where, tmp_path):
 
 
 def test_no_more_is_taken_than_the_window_holds(monkeypatch):
-    monkeypatch.setattr(module, "settings", lambda: Settings(threads=2))
+    monkeypatch.setattr(workers, "settings", lambda: Settings(threads=2, memory=2**30))
     taken, gate = [], threading.Event()
 
     def items():

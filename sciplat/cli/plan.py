@@ -1,0 +1,96 @@
+"""`sciplat status`, `rerun`, `replay` and `calibrate`: plans that run, ran, failed or shall run."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sciplat.errors import StoreNotFound
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@click.command()
+@click.argument("url")
+def status(url: str) -> None:
+    """Show how the plans stand that write to the store at URL."""
+    from rich.console import Console
+
+    from sciplat.io.storage import open_storage
+    from sciplat.tasks.log import read_logs
+
+    logs = read_logs(open_storage(url))
+    if not logs:
+        raise StoreNotFound(f"no plan writes to {url}", hint="the URL that was given to .write()")
+    console = Console()
+    for log in logs:
+        console.print(_standing(log))
+        for event in log:
+            if event["event"] in ("retried", "quarantined", "stopped"):
+                where = f" cell {event['cell']}" if "cell" in event else ""
+                line = f"  {event['time']} {event['event']}{where}: {event['error']}"
+                console.print(line, markup=False, highlight=False)
+
+
+@click.command()
+@click.argument("url")
+@click.option("--to", "target", help="Store for the new result; by default the next version of URL.")
+def rerun(url: str, target: str | None) -> None:
+    """Repeat the plan that made the store at URL, on the same versions of its inputs."""
+    from sciplat.lazy.rebuild import rerun as repeat
+
+    result, same = repeat(url, target)
+    verdict = "the same files, bit for bit" if same else "other files than before"
+    click.echo(f"{target or url}: version {result.version}, {len(result):,} rows, {verdict}")
+
+
+@click.command()
+@click.argument("url")
+@click.option("--cell", required=True, help="Order and index, for example 5/1284.")
+@click.option("--output", help="Folder for the bundle; by default replay-ORDER-INDEX.")
+def replay(url: str, cell: str, output: str | None) -> None:
+    """Put one cell of the plan at URL into a folder where it runs alone, in a debugger if need be."""
+    from sciplat.lazy.replay import write_bundle
+
+    folder = write_bundle(url, cell, output)
+    click.echo(f"{folder}: python {folder}/replay.py runs the cell, python -m pdb {folder}/replay.py step by step")
+
+
+@click.command()
+def calibrate() -> None:
+    """Measure how fast this machine is, so that .explain() can say how long a plan will take."""
+    from dataclasses import asdict
+
+    from sciplat.tasks.calibrate import measure_rates
+    from sciplat.tasks.quote import keep_rates
+
+    measured = measure_rates()
+    path = keep_rates(measured)
+    for name, seconds in asdict(measured).items():
+        click.echo(f"{name:<8} {seconds:.3g} s")
+    click.echo(f"kept in {path}")
+
+
+def _standing(log: list[dict[str, Any]]) -> "Table":
+    """Return the last word of a log."""
+    from rich.table import Table
+
+    from sciplat.lazy.explain import format_seconds
+    from sciplat.tasks.progress import format_bytes
+
+    first, last = log[0], log[-1]
+    latest: dict[str, Any] = {}
+    for event in log:
+        latest |= event
+    done = first["resumed"] + latest.get("cells", 0)
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("plan", first["what"])
+    facts.add_row("state", last["event"] if last["event"] in ("finished", "stopped") else f"running, {last['time']}")
+    facts.add_row("started", f"{first['time']} on {first['host']}, process {first['process']}")
+    facts.add_row("cells", f"{done:,} of {first['total']:,}, {first['resumed']:,} of them by earlier runs")
+    if "rows" in latest:
+        rate = latest["rows"] / latest["elapsed"] if latest["elapsed"] else 0.0
+        facts.add_row("rows", f"{latest['rows']:,}, {rate:,.0f} rows/s")
+        facts.add_row("elapsed", format_seconds(latest["elapsed"]))
+        facts.add_row("memory", format_bytes(latest["memory"]))
+    return facts

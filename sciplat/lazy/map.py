@@ -1,0 +1,145 @@
+"""The plan node of a user's own function on every cell of a catalog."""
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sciplat.errors import ArgumentError
+from sciplat.io.hats import HEALPIX_COLUMN
+from sciplat.lazy.fingerprint import Record
+from sciplat.lazy.function import check_sendable, function_record
+from sciplat.lazy.node import Node, row_bytes
+from sciplat.sky.align import meeting_pairs
+from sciplat.sky.cell import Cell, cell_area, cell_ranges
+from sciplat.sky.coverage import Coverage, Ranges
+from sciplat.sky.surroundings import surroundings
+from sciplat.tasks.map import MapTask
+from sciplat.tasks.quote import Cost
+
+
+@dataclass(frozen=True)
+class Map:
+    """Call a function with the rows of every cell.
+
+    Parameters
+    ----------
+    inner : Node
+    step : callable
+        Takes a pyarrow.Table and returns one.
+    schema : pyarrow.Schema
+        Of its result.
+    reach : float or None
+        Degrees around the cell from which the function sees rows too.
+    timeout : float or None
+        Seconds after which the function is stopped.
+    memory : int or None
+        Bytes that it may take.
+
+    Raises
+    ------
+    ArgumentError
+        If the function cannot travel or be told from others, or the schema lacks the position.
+    """
+
+    inner: Node
+    step: Callable[[pa.Table], pa.Table]
+    schema: pa.Schema = field(repr=False)
+    reach: float | None = None
+    timeout: float | None = None
+    memory: int | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.step):
+            raise ArgumentError("the step is no function", found=type(self.step).__name__)
+        if not isinstance(self.schema, pa.Schema):
+            raise ArgumentError(
+                "schema= is the pyarrow.Schema of the function's result",
+                found=type(self.schema).__name__,
+                hint='catalog.schema.append(pa.field("name", pa.float64()))',
+            )
+        for name in (HEALPIX_COLUMN, *self.inner.properties["position"]):
+            kind = self.inner.schema.field(name).type
+            if name not in self.schema.names or self.schema.field(name).type != kind:
+                raise ArgumentError(
+                    f"the schema lacks {name}: {kind}: every row of a catalog has a position",
+                    found=", ".join(f"{column.name}: {column.type}" for column in self.schema)[:200],
+                    hint="let the function keep the columns of the position",
+                )
+        check_sendable(self.step)
+        if self.reach is not None:
+            surroundings(Cell(0, 0), self.reach)  # refuses what is too far
+
+    @cached_property
+    def record(self) -> Record:
+        """What is recorded of the function."""
+        return function_record(self.step)
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """The inner node's, without a name of rows that the function does not keep."""
+        identity = self.inner.properties["id"]
+        return {**self.inner.properties, "id": identity if identity in self.schema.names else None}
+
+    @property
+    def cells(self) -> Sequence[Cell]:
+        """The inner node's."""
+        return self.inner.cells
+
+    @cached_property
+    def _ranges(self) -> NDArray[np.int64]:
+        return cell_ranges(list(self.inner.cells))
+
+    def task(self, cell: Cell, cover: Coverage | None = None) -> MapTask:  # noqa: ARG002
+        """Return the calling of the function with the whole cell: what it gives may depend on all rows."""
+        around = None if self.reach is None else surroundings(cell, self.reach)
+        if around is None:
+            parts: tuple[Any, ...] = (self.inner.task(cell),)
+        else:
+            near, _ = meeting_pairs(self._ranges, around.ranges)
+            cells = self.inner.cells
+            parts = tuple(self.inner.task(cells[place], around) for place in np.unique(near).tolist())
+        return MapTask(cell, parts, around, self.step, self.schema, self.timeout, self.memory)
+
+    def cost(self, cell: Cell) -> Cost:
+        """Return the inner cost and that of holding the result; the time of the function is not known."""
+        inner = self.inner.cost(cell)
+        if self.reach is not None:
+            inner = _scaled(inner, surroundings(cell, self.reach).area / cell_area(cell.order))
+        rows = self.rows_in(cell_ranges([cell]))
+        size = rows * row_bytes(self.schema)
+        need = self.memory if self.memory is not None else inner.size + size
+        return replace(inner, rows=rows, size=size, memory=max(inner.memory, 2 * inner.size + size + need))
+
+    def describe(self) -> Record:
+        """Return the function and what it promises."""
+        columns = [f"{column.name}: {column.type}" for column in self.schema]
+        return {
+            "op": "map",
+            "inner": self.inner.describe(),
+            "step": self.record,
+            "schema": columns,
+            "arrow_schema": base64.b64encode(self.schema.serialize()).decode(),
+            "reach": self.reach,
+            "timeout": self.timeout,
+            "memory": self.memory,
+        }
+
+    def rows_in(self, ranges: Ranges) -> float:
+        """Return the inner node's: a function usually gives as many rows as it takes."""
+        return self.inner.rows_in(ranges)
+
+
+def parse_schema(text: str) -> pa.Schema:
+    """Return the schema that a record holds."""
+    return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(text)))
+
+
+def _scaled(cost: Cost, factor: float) -> Cost:
+    """Return the cost of a larger part of the sky."""
+    return Cost(*(getattr(cost, name) * factor for name in ("read", "requests", "rows", "size", "memory", "seconds")))

@@ -1,0 +1,144 @@
+"""Plans from their records: the same operations on the same versions of the inputs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sciplat.errors import PlanChanged, StoreNotFound
+from sciplat.io.catalog_store import open_catalog_store
+from sciplat.io.provenance import recorded_plan
+from sciplat.io.publish import read_manifest, version_numbers
+from sciplat.io.staging import staging_areas
+from sciplat.io.storage import Storage, open_storage
+from sciplat.lazy.catalog import Catalog, open_catalog
+from sciplat.lazy.fingerprint import Record
+from sciplat.lazy.function import load_function
+from sciplat.lazy.images import Images, open_images
+from sciplat.lazy.map import parse_schema
+from sciplat.lazy.region import parse_region
+
+
+def rebuild(plan: Record, *, storage_options: Mapping[str, Any] | None = None) -> Catalog:
+    """Return the plan that a record describes.
+
+    Parameters
+    ----------
+    plan : dict
+        From a node's ``describe()``.
+    storage_options : Mapping, optional
+        For the file systems of remote inputs; they are never part of a record.
+
+    Raises
+    ------
+    PlanChanged
+        If an input has other rows now, or a function cannot be imported or has other code.
+    StoreNotFound
+        If an input is gone.
+    """
+    op = plan["op"]
+    if op == "scan":
+        catalog = open_catalog(plan["url"], version=plan["version"], storage_options=storage_options)
+        _check_digest(plan, catalog.store.digest if catalog.store else "")
+        return catalog.select(*plan["columns"]) if plan["columns"] != catalog.columns else catalog
+    if op == "photometry":
+        return _photometry(plan, storage_options)
+    inner = rebuild(plan["inner"], storage_options=storage_options)
+    if op == "within":
+        return inner.within(parse_region(plan["region"]))
+    if op == "select":
+        return inner.select(*plan["columns"])
+    if op == "nest":
+        return inner.nest(plan["by"], plan["columns"], name=plan["name"])
+    if op == "map":
+        return inner.map(
+            load_function(plan["step"]),
+            schema=parse_schema(plan["arrow_schema"]),
+            reach=None if plan["reach"] is None else f"{plan['reach']!r} deg",
+            timeout=plan["timeout"],
+            memory=plan["memory"],
+        )
+    raise PlanChanged(f"this sciplat knows no operation {op!r}", hint="the version that made the record does")
+
+
+def _photometry(plan: Record, storage_options: Mapping[str, Any] | None) -> Catalog:
+    def lengths(pairs: list[list[Any]]) -> list[str]:
+        return [f"{value!r} {unit}" for value, unit in pairs]
+
+    images = _images(plan["images"], storage_options)
+    annulus = None if plan["annulus"] is None else lengths(plan["annulus"])
+    return images.photometry(
+        rebuild(plan["catalog"], storage_options=storage_options),
+        radii=lengths(plan["radii"]),
+        annulus=None if annulus is None else (annulus[0], annulus[1]),
+        background=plan["background"],
+        keep=plan["keep"],
+    )
+
+
+def _images(record: Record, storage_options: Mapping[str, Any] | None) -> Images:
+    images = open_images(record["url"], version=record["version"], storage_options=storage_options)
+    _check_digest(record, images.store.table.digest)
+    for choice in record["chosen"]:
+        if "bands" in choice:
+            images = images.select_bands(*choice["bands"])
+        else:
+            images = images.within(parse_region(choice["within"]))
+    return images
+
+
+def _check_digest(record: Record, digest: str) -> None:
+    if digest != record["digest"]:
+        raise PlanChanged(
+            f"the input {record['url']}, version {record['version']}, is not what it was",
+            found=f"digest {digest[:12]}, recorded {record['digest'][:12]}",
+            hint="restore the store that the record names",
+        )
+
+
+def plan_at(storage: Storage) -> Record:
+    """Return the plan of an unfinished run at a URL, or else the one that made the newest version there.
+
+    Raises
+    ------
+    StoreNotFound
+        If there is neither.
+    """
+    for area in staging_areas(storage):
+        if (plan := area.plan) is not None:
+            return plan
+    if version_numbers(storage):
+        provenance = open_catalog_store(storage).provenance
+        if provenance:
+            return recorded_plan(provenance)
+    raise StoreNotFound(
+        f"there is no record of a plan at {storage.url}", hint="only what .write() made has one; check the path"
+    )
+
+
+def rerun(url: str, target: str | None = None) -> tuple[Catalog, bool]:
+    """Repeat the plan that made a store, on the same versions of its inputs.
+
+    Parameters
+    ----------
+    url : str
+        Of the result.
+    target : str, optional
+        Where the new result goes; by default it is the next version of the same store.
+
+    Returns
+    -------
+    catalog : Catalog
+        The new result.
+    same : bool
+        Whether it has the same files as the old one, bit for bit.
+
+    Raises
+    ------
+    PlanChanged, StoreNotFound
+        If the plan cannot be repeated.
+    """
+    storage = open_storage(url)
+    plan = rebuild(plan_at(storage))
+    before = read_manifest(storage).digest if version_numbers(storage) else ""
+    result = plan.write(url, replace=True) if target is None else plan.write(target)
+    after = result.store.manifest.digest if result.store else ""
+    return result, before == after

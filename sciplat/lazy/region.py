@@ -1,0 +1,54 @@
+"""Regions as JSON and back, so that a plan can be recorded and repeated."""
+
+from typing import Any
+
+import numpy as np
+
+from sciplat.errors import PlanChanged
+from sciplat.io.storage import sha256
+from sciplat.sky.cell import Cell
+from sciplat.sky.region import Box, Cone, Moc, Polygon, Region
+
+
+def describe_region(region: Region) -> dict[str, Any]:
+    """Return a region as JSON: angles as the user gave them."""
+    if isinstance(region, Cone):
+        return {"shape": "cone", "arguments": [_text(value) for value in (region.ra, region.dec, region.radius)]}
+    if isinstance(region, Box):
+        return {"shape": "box", "arguments": [[_text(value) for value in side] for side in (region.ra, region.dec)]}
+    if isinstance(region, Polygon):
+        return {"shape": "polygon", "arguments": [[_text(value) for value in vertex] for vertex in region.vertices]}
+    if isinstance(region, Moc):
+        return {"shape": "moc", "arguments": region.cover().to_uniq().tolist()}
+    # anything else with a cover runs, and is told from others, but cannot be made anew
+    ranges = np.ascontiguousarray(region.cover().ranges)
+    return {"shape": f"{type(region).__module__}:{type(region).__qualname__}", "arguments": sha256(ranges.data)}
+
+
+def parse_region(record: dict[str, Any]) -> Region:
+    """Return the region of a record.
+
+    Raises
+    ------
+    PlanChanged
+        If it was made by a class that sciplat does not know.
+    """
+    shape, arguments = record["shape"], record["arguments"]
+    if shape == "cone":
+        return Cone(*arguments)
+    if shape == "box":
+        return Box(*(tuple(side) for side in arguments))
+    if shape == "polygon":
+        return Polygon(tuple(tuple(vertex) for vertex in arguments))
+    if shape == "moc":
+        return Moc([_cell(code) for code in arguments])
+    raise PlanChanged(f"a region of {shape} cannot be made from its record", hint="give the plan as Python")
+
+
+def _cell(uniq: int) -> Cell:
+    order = (uniq.bit_length() - 3) // 2
+    return Cell(order, uniq - (4 << 2 * order))
+
+
+def _text(angle: Any) -> str:
+    return angle if isinstance(angle, str) else f"{float(angle.value)!r} {angle.unit}"

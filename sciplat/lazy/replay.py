@@ -1,0 +1,211 @@
+"""One cell of a plan in a folder of its own: the inputs that it needs, the plan, and a script that runs it.
+
+The folder can be taken to another machine that has sciplat, and run there in a debugger.
+"""
+
+import json
+import shutil
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sciplat.errors import ArgumentError, StoreExists
+from sciplat.io.catalog_store import CatalogStore
+from sciplat.io.catalog_writer import CatalogWriter
+from sciplat.io.hats import HEALPIX_COLUMN, parse_cell_path
+from sciplat.io.image_store import (
+    TABLE,
+    Plane,
+    create_group,
+    group_path,
+    read_window,
+    seal_group,
+    write_plane,
+    write_root,
+)
+from sciplat.io.publish import FileEntry
+from sciplat.io.storage import LocalStorage, Storage, open_storage
+from sciplat.lazy.fingerprint import Record
+from sciplat.lazy.node import Node, Scan
+from sciplat.lazy.photometry import Photometry
+from sciplat.lazy.rebuild import plan_at, rebuild
+from sciplat.sky.cell import Cell
+from sciplat.tasks.task import ScanTask
+
+_ALL_ROWS = 1 << 62  # per cell: a bundle's files are those of its inputs
+_SCRIPT = '''"""Runs {what} of cell {cell} alone, on copies of what it reads."""
+
+import json
+import os
+from pathlib import Path
+
+from sciplat import Cell
+from sciplat.lazy.rebuild import rebuild
+
+os.chdir(Path(__file__).parent)  # the plan names its inputs from here
+plan = rebuild(json.loads(Path("plan.json").read_text()))
+task = plan.node.task(Cell({cell.order}, {cell.index}))
+rows = task.run()
+print(rows)
+'''
+
+
+def write_bundle(url: str, cell: str, output: str | None = None) -> Path:
+    """Write the bundle of one cell.
+
+    Parameters
+    ----------
+    url : str
+        Of a store that a plan has made, or was to make.
+    cell : str
+        Order and index, for example "5/1284": a cell of the plan, or a part of one.
+    output : str, optional
+        A folder that does not exist; "replay-5-1284" by default.
+
+    Returns
+    -------
+    Path
+        The folder; ``python replay.py`` in it runs the cell.
+
+    Raises
+    ------
+    ArgumentError
+        If the plan has no such cell.
+    StoreExists
+        If the folder exists.
+    PlanChanged
+        If the plan cannot be made from its record.
+    """
+    plan = plan_at(open_storage(url))
+    node = rebuild(plan).node
+    chosen = _parse_cell(cell, node)
+    folder = Path(output or f"replay-{chosen.order}-{chosen.index}").absolute()
+    if folder.exists():
+        raise StoreExists(f"{folder} exists already", hint="another folder: --output")
+    folder.mkdir(parents=True)
+    try:
+        tasks = list(_tasks_in(node.task(chosen)))
+        copied = _copied(node, plan, [task for task in tasks if isinstance(task, ScanTask)], chosen, folder)
+        (folder / "plan.json").write_text(json.dumps(copied, indent=1))
+        (folder / "replay.py").write_text(_SCRIPT.format(what=plan["op"], cell=chosen))
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return folder
+
+
+def _parse_cell(text: str, node: Node) -> Cell:
+    order, mark, index = text.partition("/")
+    if not (mark and order.isdecimal() and index.isdecimal()):
+        raise ArgumentError(f"{text!r} is no cell", hint="order and index: 5/1284")
+    cell = Cell(int(order), int(index))
+    if not any(known.start <= cell.start and cell.stop <= known.stop for known in node.cells):
+        some = ", ".join(str(known) for known in list(node.cells)[:5])
+        raise ArgumentError(f"the plan has no cell {cell}", found=f"{len(node.cells)} cells: {some}...")
+    return cell
+
+
+def _tasks_in(task: Any) -> Iterator[Any]:
+    """Yield a task and those that it runs."""
+    yield task
+    for field in fields(task):
+        value = getattr(task, field.name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if is_dataclass(part) and hasattr(part, "run"):
+                yield from _tasks_in(part)
+
+
+def _copied(node: Any, plan: Record, scans: list[ScanTask], cell: Cell, folder: Path) -> Record:
+    """Return the plan with its inputs copied into the folder, as far as the cell needs them."""
+    if isinstance(node, Scan):
+        mine = [scan for scan in scans if scan.file.path.startswith(f"{node.store.manifest.folder}/")]
+        return plan | _copy_catalog(node.store, mine, folder / f"catalog-{node.store.digest[:8]}")
+    if isinstance(node, Photometry):
+        return plan | {
+            "images": plan["images"] | _copy_images(node, cell, folder / "images"),
+            "catalog": _copied(node.catalog, plan["catalog"], scans, cell, folder),
+        }
+    if "step" in plan:
+        _copy_module(plan["step"]["import"], folder)
+        plan = plan | {"timeout": None, "memory": None}  # a debugger needs the function in its own process
+    return plan | {"inner": _copied(node.inner, plan["inner"], scans, cell, folder)}
+
+
+def _copy_catalog(store: CatalogStore, scans: list[ScanTask], place: Path) -> Record:
+    names = tuple(store.schema.names)
+    if not place.exists():
+        properties = {**store.manifest.properties, "rows_per_cell": _ALL_ROWS}
+        writer = CatalogWriter.begin(LocalStorage(place), properties)
+        reports = []
+        for scan in scans:
+            file_cell = parse_cell_path(scan.file.path)
+            if file_cell is not None:
+                rows = replace(scan, columns=names).run()
+                reports.append(writer.cells.write(file_cell, rows, _ALL_ROWS))
+        writer.publish(store.schema, reports)
+    return _place(LocalStorage(place), place)
+
+
+def _copy_images(node: Photometry, cell: Cell, place: Path) -> Record:
+    storage = LocalStorage(place)
+    rows: list[dict[str, Any]] = []
+    files: list[FileEntry] = []
+    write_root(storage, node.order)
+    for number, image in enumerate(node.images_near(cell).to_pylist()):
+        home = parse_cell_path(image["group"]) or cell
+        group = group_path(home, f"copy{number}", image["ny"], image["nx"])
+        _copy_pixels(node.storage, storage, image, group)
+        files += seal_group(storage, group)
+        rows.append({**image, "group": group, "index": 0})
+    table = pa.Table.from_pylist(rows, schema=node.images.schema)
+    about: dict[str, Any] = {"position": ["ra", "dec"], "id": "image_id", "kind": "images", "frame": "icrs"}
+    about |= {"epoch": None, "rows_per_cell": _ALL_ROWS, "order": node.order}
+    about["report"] = {"images": len(rows), "refused": []}
+    writer = CatalogWriter.begin(storage.child(TABLE), about)
+    index = table[HEALPIX_COLUMN].to_numpy()
+    homes = sorted({int(value) >> 58 for value in index})  # the twelve cells of order 0
+    reports = []
+    for base in homes:
+        mine = table.filter(pa.array((index >> 58) == base))
+        reports.append(writer.cells.write(Cell(0, base), mine, _ALL_ROWS))
+    writer.publish(table.schema, reports, extra=tuple(files))
+    return {**_place(storage.child(TABLE), place), "chosen": []}
+
+
+def _copy_pixels(source: Storage, target: LocalStorage, image: dict[str, Any], group: str) -> None:
+    planes: list[Plane] = ["science"]
+    planes += ["variance"] if image["has_variance"] else []
+    planes += ["mask"] if image["has_mask"] else []
+    whole = (0, image["nx"], 0, image["ny"])
+    window = read_window(source, image["group"], image["index"], planes, whole)
+    mjd = np.array([np.nan if image["mjd"] is None else image["mjd"]])
+    create_group(target, group, (1, image["ny"], image["nx"]), planes, mjd)
+    for plane in planes:
+        write_plane(target, group, 0, plane, getattr(window, plane))
+
+
+def _place(storage: Storage, place: Path) -> Record:
+    from sciplat.io.catalog_store import open_catalog_store
+
+    return {"url": place.name, "version": 1, "digest": open_catalog_store(storage).digest}
+
+
+def _copy_module(path: str, folder: Path) -> None:
+    """Copy the source of a user's module, unless it is an installed package."""
+    top = path.partition(":")[0].partition(".")[0]
+    spec = find_spec(top)
+    origin = Path(spec.origin) if spec is not None and spec.origin else None
+    installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+    if origin is None or not origin.is_file() or any(origin.is_relative_to(base) for base in installed):
+        return
+    if origin.name == "__init__.py":
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(origin.parent, folder / origin.parent.name, ignore=ignored, dirs_exist_ok=True)
+    else:
+        shutil.copy(origin, folder / origin.name)

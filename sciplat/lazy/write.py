@@ -1,0 +1,117 @@
+"""Running a plan into a store: what stands there already, what an earlier run has done, what is left to do."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sciplat.errors import ArgumentError, PlanChanged, StoreExists
+from sciplat.io.catalog_store import CatalogStore
+from sciplat.io.catalog_writer import CatalogWriter
+from sciplat.io.provenance import Input, provenance_document, recorded_plan
+from sciplat.io.publish import read_manifest, version_numbers
+from sciplat.io.staging import Staging, staging_areas
+from sciplat.io.storage import Storage, open_storage
+from sciplat.lazy.fingerprint import Record, differences, fingerprint
+from sciplat.lazy.node import Node
+from sciplat.tasks.log import now
+from sciplat.tasks.memory import plan_work
+from sciplat.tasks.quote import write_cost
+from sciplat.tasks.retry import OnError
+from sciplat.tasks.run import Run
+from sciplat.tasks.workers import open_workers
+from sciplat.tasks.write import is_same_plan, write_catalog
+
+if TYPE_CHECKING:
+    import os
+
+
+def write_plan(
+    node: Node, url: "str | os.PathLike[str]", *, replace: bool, on_error: OnError, restart: bool
+) -> CatalogStore:
+    """Run a plan and publish its rows as a catalog store; see `Catalog.write`."""
+    if on_error not in ("raise", "quarantine"):
+        raise ArgumentError(f"on_error={on_error!r} is unknown", hint='"raise" or "quarantine"')
+    storage, plan = open_storage(url), node.describe()
+    staging = Staging(storage, fingerprint(plan))
+    finished = None if replace else _finished(storage, staging.fingerprint, plan)
+    if finished is not None and not finished.manifest.properties["report"]["quarantined"]:
+        return finished
+    writer = CatalogWriter.begin(storage, node.properties, replace=replace or finished is not None)
+    _check_unfinished(staging, plan, restart=restart)
+    what, workers = plan["op"], open_workers()
+    work = plan_work(node.cells, lambda cell: write_cost(node.cost(cell)), limit=workers.memory(), what=what)
+    run: Run[int] = Run(what, work, node.task, workers, on_error)
+    staging.begin(plan)
+    began = now()
+
+    def provenance(report: dict[str, Any], digest: str) -> bytes:
+        document = provenance_document(
+            name=storage.url,
+            digest=digest,
+            rows=report["rows"],
+            plan=plan,
+            fingerprint=staging.fingerprint,
+            inputs=_inputs(plan),
+            started=began,
+            ended=now(),
+            report=report,
+        )
+        return json.dumps(document, indent=1, sort_keys=True).encode()
+
+    return write_catalog(run, node.schema, writer, staging, provenance)
+
+
+def _finished(storage: Storage, mark: str, plan: Record) -> CatalogStore | None:
+    """Return the newest version at the URL if it is this plan's result, None if there is no store.
+
+    Raises
+    ------
+    StoreExists
+        If something else stands there.
+    """
+    if not version_numbers(storage):
+        return None
+    store = CatalogStore(storage, read_manifest(storage))
+    if is_same_plan(store.manifest, mark):
+        return store
+    found = ""
+    if store.provenance:
+        found = f"made by another plan; {'; '.join(differences(recorded_plan(store.provenance), plan))}"
+    raise StoreExists(
+        f"a store stands already at {storage.url}",
+        found=found,
+        hint="another URL; .write(url, replace=True) for a new version",
+    )
+
+
+def _check_unfinished(staging: Staging, plan: Record, *, restart: bool) -> None:
+    """Refuse to mix a plan with what an unfinished run of another one left, or remove that.
+
+    Raises
+    ------
+    PlanChanged
+        If there is such a run.
+    """
+    for area in staging_areas(staging.storage):
+        begun = area.plan
+        if restart:
+            area.remove()
+        elif begun is not None and area.folder != staging.folder:
+            raise PlanChanged(
+                f"the plan is not the one that was begun at {staging.storage.url}",
+                found="; ".join(differences(begun, plan)) or "another version of sciplat's stores",
+                hint="the same plan goes on; .write(url, restart=True) drops what was done and begins anew",
+            )
+
+
+def _inputs(plan: Record) -> list[Input]:
+    """Return the stores that a plan reads."""
+    inputs = []
+    for key in ("images", "catalog", "inner"):
+        part = plan.get(key)
+        if isinstance(part, dict):
+            inputs += [_input(part, "images")] if key == "images" else _inputs(part)
+    return [*inputs, _input(plan, "catalog")] if plan.get("op") == "scan" else inputs
+
+
+def _input(part: Record, kind: str) -> Input:
+    return Input(part["url"], part["version"], part["digest"], kind, part.get("citation", ""))

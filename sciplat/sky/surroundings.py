@@ -1,0 +1,53 @@
+"""What lies around a cell: all cells that a step may look into when it looks beyond its own."""
+
+import math
+
+import numpy as np
+
+from sciplat.errors import ArgumentError
+from sciplat.sky.cell import MAX_ORDER, Cell
+from sciplat.sky.coverage import Coverage
+
+# Degrees: a cell of order k is nowhere narrower, from an edge to the opposite one, than this / 2**k. Cells are unit
+# squares of a plane (Calabretta and Roukema 2007, MNRAS 381, 865) whose edges are pi/2 / 2**k apart along x + y and
+# x - y. On the sky these grow fastest at the poles, along the meridians 0, 90, 180 and 270 degrees: by
+# sqrt(3/2 + 3 pi**2 / 8) for each radian. The quotient is 0.68877 rad, 0.673 of the square root of the cell's area.
+_NARROWEST = 39.46
+_MAX_REACH = 10.0  # degrees: a ring of order 1 suffices
+_FINEST_RING = 6  # orders below the cell's: 256 cells around it, which add 6 % to its area
+
+
+def surroundings(cell: Cell, reach: float) -> Coverage:
+    """Return a coverage that holds the cell and everything within `reach` of any place in it.
+
+    One ring of cells that are nowhere narrower than `reach` is laid around the cell, or around its ancestor of their
+    order where they are larger than the cell. Its area is below (1.04 a + 9 reach)**2, where a is the square root of
+    the cell's area, for cells of order 23 or coarser: finer ones run out of orders for a thin ring.
+
+    Parameters
+    ----------
+    cell : Cell
+    reach : float
+        Degrees, above 0 and at most 10.
+
+    Raises
+    ------
+    ArgumentError
+        If the reach is outside these limits.
+    """
+    from cdshealpix.nested import external_neighbours
+
+    if not 0 < reach <= _MAX_REACH:
+        raise ArgumentError(
+            f"a step cannot look {reach:g} degrees beyond its cell",
+            hint=f"the reach is above 0 and at most {_MAX_REACH:g} degrees",
+        )
+    ring = min(math.floor(math.log2(_NARROWEST / reach)), cell.order + _FINEST_RING, MAX_ORDER)
+    inner = Cell(min(ring, cell.order), cell.index >> 2 * max(cell.order - ring, 0))
+    edges, corners = external_neighbours(
+        np.array([inner.index], dtype=np.uint64), inner.order, ring - inner.order, num_threads=1
+    )
+    around = np.concatenate([edges.ravel().astype(np.int64), corners[corners >= 0]])  # -1: no corner, three cells meet
+    shift = 2 * (MAX_ORDER - ring)
+    ranges = np.stack([around << shift, (around + 1) << shift], axis=1)
+    return Coverage.from_ranges(np.concatenate([[[inner.start, inner.stop]], ranges]))

@@ -1,0 +1,77 @@
+"""The log of a run: JSON lines beside the data, for whoever wants to know from another terminal how it stands."""
+
+import json
+import os
+import platform
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from sciplat.io.catalog_store import LOG
+from sciplat.io.publish import read_manifest, version_numbers
+from sciplat.io.staging import staging_areas
+from sciplat.io.storage import Storage
+
+Events = list[dict[str, Any]]
+_OFTEN, _SELDOM = 2.0, 60.0  # seconds between two lines of progress, at the beginning and at most
+_SLOWDOWN = 0.02  # of the time that has passed: a long run's log stays short
+
+
+class RunLog:
+    """Writes one run's log. It is small, so it is put as a whole: object storage knows no appending.
+
+    Parameters
+    ----------
+    storage : Storage
+        Of the store.
+    path : str
+        Of the log.
+    """
+
+    def __init__(self, storage: Storage, path: str) -> None:
+        self._storage, self._path = storage, path
+        self._lines: list[bytes] = []
+        self._begun = self._written = time.monotonic()
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Add a line and write the log."""
+        line = {"time": now(), "event": name, **facts}
+        self._lines.append(json.dumps(line).encode() + b"\n")
+        self._storage.write(self._path, self.content)
+        self._written = time.monotonic()
+
+    def progress(self, **facts: Any) -> None:
+        """Add a line of progress, unless the last line is young."""
+        age = time.monotonic() - self._written
+        if age > min(max(_OFTEN, _SLOWDOWN * (self._written - self._begun)), _SELDOM):
+            self.event("progress", **facts)
+
+    @property
+    def content(self) -> bytes:
+        """The log as it stands."""
+        return b"".join(self._lines)
+
+
+def origin() -> dict[str, Any]:
+    """Return where this process runs."""
+    return {"host": platform.node(), "process": os.getpid()}
+
+
+def now() -> str:
+    """Return the time, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def read_logs(storage: Storage) -> list[Events]:
+    """Return the logs of a store's newest version and of its unfinished runs, each as a list of events."""
+    paths = []
+    if version_numbers(storage):
+        manifest = read_manifest(storage)
+        paths += [file.path for file in manifest.files if file.path == f"{manifest.folder}/{LOG}"]
+    for area in staging_areas(storage):
+        paths += [f"{area.folder}/{name}" for name in storage.names(area.folder) if name.startswith("log-")]
+    logs = []
+    for path in paths:
+        lines = storage.read(path).decode().splitlines()
+        logs.append([json.loads(line) for line in lines])
+    return sorted((log for log in logs if log), key=lambda log: str(log[0]["time"]))

@@ -1,0 +1,196 @@
+"""Where tasks run: threads of this process, or the Dask cluster whose client the user has opened."""
+
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from sciplat.config import settings
+from sciplat.errors import ClusterLost
+
+_USABLE = 0.8  # of a worker's memory: above it Dask pauses the worker
+_GRACE = 5.0  # seconds in which a lost scheduler may answer again
+_NANNY_RETURNS = 10.0  # seconds in which a nanny starts a new worker process
+_MOST_LOSSES = 5  # times that Dask may give up on an item because its workers went away
+
+
+class Workers(Protocol):
+    """What hands items to threads somewhere."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that there are now; 1 while there is none, so that something asks for workers."""
+        ...
+
+    def memory(self) -> int | None:
+        """Return the bytes that one task may use, None if there is no limit; waits for the first worker."""
+        ...
+
+    def submit(self, function: Callable[[Any], Any], item: Any) -> Any:
+        """Start work; the future has ``result()`` and ``add_done_callback()``."""
+        ...
+
+    def is_lost(self, error: BaseException, losses: int) -> bool:
+        """Return whether an item is to be handed out again because its worker went away through no fault of it."""
+        ...
+
+    def check(self) -> None:
+        """Raise ClusterLost if nobody is there any more to do the work."""
+        ...
+
+    def close(self, futures: list[Any], *, wait: bool) -> None:
+        """Drop what has not begun; with `wait`, return only when what has begun is over."""
+        ...
+
+
+class LocalThreads:
+    """Threads of this process: no scheduler, no port, no wait."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sciplat")
+
+    @property
+    def threads(self) -> int:
+        """As the settings say."""
+        return settings().threads
+
+    def memory(self) -> int:
+        """Return a thread's share of the memory that the settings allow and this process does not use yet."""
+        return _local_share()
+
+    def submit(self, function: Callable[[Any], Any], item: Any) -> Any:
+        """Queue work."""
+        return self._pool.submit(function, item)
+
+    def is_lost(self, error: BaseException, losses: int) -> bool:  # noqa: ARG002
+        """Return False: threads do not go away."""
+        return False
+
+    def check(self) -> None:
+        """Do nothing: this process is here."""
+
+    def close(self, futures: list[Any], *, wait: bool) -> None:  # noqa: ARG002
+        """Drop what has not begun and wait for the rest: threads cannot be left behind."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class DaskCluster:
+    """A Dask cluster: LocalCluster, a gateway's, or any other that has a client."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._counted = -1.0
+        self._threads = 0
+
+    @property
+    def threads(self) -> int:
+        """Threads of all workers that are there now, or 1."""
+        if time.monotonic() - self._counted > 2:
+            self._threads = max(sum(self._client.nthreads().values()), 1)
+            self._counted = time.monotonic()
+        return self._threads
+
+    def memory(self) -> int | None:
+        """Return the share of a thread on the worker that has least."""
+        self._client.submit(resident_memory, pure=False).result()  # makes an adaptive cluster ask for a worker
+        return _cluster_share(self._client)
+
+    def submit(self, function: Callable[[Any], Any], item: Any) -> Any:
+        """Hand work to the scheduler; equal arguments do not make it the same work, as it has effects on storage."""
+        return self._client.submit(function, item, key=f"{type(function).__name__}-{uuid.uuid4().hex}", pure=False)
+
+    def is_lost(self, error: BaseException, losses: int) -> bool:
+        """Tell a worker that was taken away (walltime, preemption) from one that the work itself ended.
+
+        A batch system ends the nanny with its worker. A nanny that lives on saw its worker process die alone: out of
+        memory, or a crash in compiled code.
+        """
+        from concurrent.futures import CancelledError
+
+        from distributed.scheduler import KilledWorker
+
+        if isinstance(error, CancelledError):
+            self.check()
+            return losses < _MOST_LOSSES
+        return isinstance(error, KilledWorker) and losses < _MOST_LOSSES and not self._nanny_lives(error.last_worker)
+
+    def _nanny_lives(self, worker: Any) -> bool:
+        end = time.monotonic() + _NANNY_RETURNS
+        while worker.nanny and time.monotonic() < end:
+            infos = self._client.scheduler_info(n_workers=-1)["workers"].values()
+            if any(info.get("nanny") == worker.nanny for info in infos):
+                return True
+            time.sleep(0.2)
+        return False
+
+    def check(self) -> None:
+        """Raise ClusterLost if the scheduler has not answered for some seconds."""
+        end = time.monotonic() + _GRACE
+        while self._client.status != "running":
+            if time.monotonic() > end or self._client.status == "closed":
+                address = getattr(self._client.scheduler, "address", "of the cluster")
+                raise ClusterLost(
+                    f"the Dask scheduler {address} is gone",
+                    hint="connect to a cluster and call the same again: what is finished is kept",
+                )
+            time.sleep(0.1)
+
+    def close(self, futures: list[Any], *, wait: bool) -> None:
+        """Cancel what has not begun; a cancelled task that runs goes on unseen, so `wait` asks for its end."""
+        from distributed import wait as wait_for
+
+        if self._client.status != "running" or not futures:
+            return
+        if wait:
+            wait_for(futures)
+        else:
+            self._client.cancel(futures, force=True)
+
+
+def open_workers() -> Workers:
+    """Return the Dask cluster that the user has a client of, otherwise local threads."""
+    client = open_client()
+    return LocalThreads() if client is None else DaskCluster(client)
+
+
+def open_client() -> Any | None:
+    """Return the Dask client that the user has opened, if any."""
+    distributed = sys.modules.get("distributed")  # nobody opened a client who has not imported it
+    if distributed is None:
+        return None
+    try:
+        return distributed.default_client()
+    except ValueError:
+        return None
+
+
+def resident_memory() -> int:
+    """Return the bytes of physical memory that this process uses."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def look_at_workers() -> tuple[int, int | None]:
+    """Return the threads that there are now, and the bytes that a task may use if that is known; starts nothing."""
+    client = open_client()
+    if client is None:
+        return settings().threads, _local_share()
+    return max(sum(client.nthreads().values()), 1), _cluster_share(client)
+
+
+def _local_share() -> int:
+    return max(settings().memory - resident_memory(), 0) // settings().threads
+
+
+def _cluster_share(client: Any) -> int | None:
+    """Return the share of a thread on the worker that has least, None if no worker is there or none has a limit."""
+    infos = client.scheduler_info(n_workers=-1)["workers"].values()
+    shares = [
+        (_USABLE * info["memory_limit"] - info["metrics"].get("memory", 0)) / info["nthreads"]
+        for info in infos
+        if info["memory_limit"]
+    ]
+    return int(max(min(shares), 0)) if shares else None
