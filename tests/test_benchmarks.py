@@ -51,3 +51,27 @@ def test_the_pipeline():
     assert found["measurements"] > 100
     assert found["ratio_to_reading"] == pytest.approx(found["plan_s"] / found["read_same_pixels_s"], rel=0.1)
     assert json.loads(json.dumps(found)) == found
+
+
+def test_the_engine():
+    """A plan of many empty tasks is published with the rows of the few that give one."""
+    from benchmarks import bench_engine
+
+    found = bench_engine.run(small=True)
+    assert found["tasks"] == 3000
+    assert found["ratio_to_dask_map"] == pytest.approx(
+        found["dask_map_us_per_task"] / found["cluster_us_per_task"], rel=0.1
+    )
+    assert {"client_grew_mb", "scheduler_grew_mb", "threads_us_per_task"} <= set(found)
+
+
+def test_the_quotes(tmp_path, monkeypatch):
+    """Three plans are quoted and run; rows that can be known are."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    from benchmarks import bench_quote
+
+    plans = bench_quote.run(small=True)["plans"]
+    assert set(plans) == {"photometry", "part of a catalog", "light curves"}
+    for figures in plans.values():
+        assert all(min(quote, actual) > 0 for quote, actual, _ in figures.values())
+    assert plans["part of a catalog"]["rows"][2] == pytest.approx(1, abs=0.05)

@@ -18,7 +18,7 @@ def test_a_script_runs(path, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "agree with the truth" in done.stdout
-    assert (tmp_path / "out" / "report" / "report.html").is_file()
+    assert path.name != "01_forced_photometry.py" or (tmp_path / "out" / "report" / "report.html").is_file()
 
 
 @pytest.mark.filterwarnings("default")  # of Jupyter's own machinery; the notebook runs in another process

@@ -24,8 +24,9 @@ def blocks(kind):
 def test_the_python_runs_where_the_demo_has_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_demo("demo-output", fields=4)
+    session = {"__name__": "__main__"}  # one block goes on where the other ends
     for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, "README.md", "exec"), session)
     assert len(sciplat.open_catalog("light_curves")) > 0
 
 

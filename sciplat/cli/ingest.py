@@ -16,6 +16,7 @@ def ingest() -> None:
 @click.option("--rows-per-cell", type=int, default=1_000_000, show_default=True, help="Cells hold at most this many.")
 @click.option("--frame", default="icrs", show_default=True, help="icrs, fk5 or galactic.")
 @click.option("--epoch", help='Of the positions, for example "J2016.0".')
+@click.option("--citation", help="How to cite the catalog.")
 @click.option("--bad", default="refuse", show_default=True, help="Rows without a position: refuse or skip.")
 def catalog(sources: tuple[str, ...], url: str, **options: object) -> None:
     """Make the catalog store URL of Parquet, CSV or FITS tables."""
@@ -32,6 +33,7 @@ def catalog(sources: tuple[str, ...], url: str, **options: object) -> None:
 @click.option("--profile", default="auto", show_default=True, help="auto, generic, sdss, decam, or a TOML file.")
 @click.option("--order", type=int, help="Of the store's cells; fits the images' size by default.")
 @click.option("--zero-points", help="Table with the zero points of the images.")
+@click.option("--citation", help="How to cite the images.")
 @click.option("--bad", default="report", show_default=True, help="Unreadable files: report or refuse.")
 def images(sources: tuple[str, ...], url: str, **options: object) -> None:
     """Make the image store URL of FITS files, tile-compressed ones too."""

@@ -96,7 +96,9 @@ def _table_storage(url: str) -> "tuple[Storage, bool]":
 
 def _facts(store: "CatalogStore") -> "Table":
     from rich.table import Table
+    from rich.text import Text
 
+    from sciplat.io.provenance import recorded_plan
     from sciplat.tasks.progress import format_bytes
 
     about, manifest = store.manifest.properties, store.manifest
@@ -108,6 +110,12 @@ def _facts(store: "CatalogStore") -> "Table":
     facts.add_row("size", f"{format_bytes(manifest.size)} in {len(manifest.files)} files")
     facts.add_row("position", f"{', '.join(about['position'])}; {about['frame']}, epoch {about['epoch'] or 'unknown'}")
     facts.add_row("identity", about["id"] or "none")
+    if store.provenance:
+        facts.add_row("made by", recorded_plan(store.provenance)["op"])
+    for cell, error in about.get("report", {}).get("quarantined", []):
+        facts.add_row("missing", Text(f"cell {cell}: {error.splitlines()[0]}"))
+    for citation in about.get("citations", []):
+        facts.add_row("to cite", Text(citation))
     return facts
 
 

@@ -1,5 +1,7 @@
 """`sciplat photometry`: measure a catalog's sources on every image that holds them."""
 
+from typing import Any
+
 import click
 
 
@@ -13,34 +15,28 @@ import click
 @click.option("--band", "bands", multiple=True, help="Measure these bands only.")
 @click.option("--keep", multiple=True, help="Columns of the catalog that the result repeats.")
 @click.option("--replace", is_flag=True, help="Publish a new version of the store at URL.")
+@click.option("--on-error", default="raise", show_default=True, help="A cell that fails: raise or quarantine.")
+@click.option("--restart", is_flag=True, help="Drop what an unfinished run left at URL.")
 @click.option("--explain", is_flag=True, help="Say what it takes, and stop.")
 def photometry(
     images: str,
     catalog: str,
     url: str,
     *,
-    radii: tuple[str, ...],
-    annulus: tuple[str, str] | None,
-    background: str,
-    bands: tuple[str, ...],
-    keep: tuple[str, ...],
     replace: bool,
+    on_error: str,
+    restart: bool,
     explain: bool,
+    bands: tuple[str, ...],
+    **measured: Any,
 ) -> None:
     """Measure the sources of the store CATALOG on the images of the store IMAGES into the new store URL."""
     from sciplat.lazy.catalog import open_catalog
     from sciplat.lazy.images import open_images
 
-    plan = open_images(images).photometry(
-        open_catalog(catalog),
-        radii=radii,
-        annulus=annulus,
-        background=background,  # type: ignore[arg-type]  # checked there, with a message
-        bands=bands or None,
-        keep=keep,
-    )
+    plan = open_images(images).photometry(open_catalog(catalog), bands=bands or None, **measured)
     click.echo(str(plan.explain()))
     if explain:
         return
-    made = plan.write(url, replace=replace)
+    made = plan.write(url, replace=replace, on_error=on_error, restart=restart)  # type: ignore[arg-type]  # checked there
     click.echo(f"{url}: {len(made):,} measurements in {len(made.cells)} cells")

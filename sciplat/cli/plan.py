@@ -29,7 +29,7 @@ def status(url: str) -> None:
             if event["event"] in ("retried", "quarantined", "stopped"):
                 where = f" cell {event['cell']}" if "cell" in event else ""
                 line = f"  {event['time']} {event['event']}{where}: {event['error']}"
-                console.print(line, markup=False, highlight=False)
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @click.command()
@@ -40,7 +40,7 @@ def rerun(url: str, target: str | None) -> None:
     from sciplat.lazy.rebuild import rerun as repeat
 
     result, same = repeat(url, target)
-    verdict = "the same files, bit for bit" if same else "other files than before"
+    verdict = {True: "the same files, bit for bit", False: "other files than before", None: "finished"}[same]
     click.echo(f"{target or url}: version {result.version}, {len(result):,} rows, {verdict}")
 
 
@@ -82,12 +82,14 @@ def _standing(log: list[dict[str, Any]]) -> "Table":
     latest: dict[str, Any] = {}
     for event in log:
         latest |= event
-    done = first["resumed"] + latest.get("cells", 0)
+    ended = last["event"] in ("finished", "stopped")
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("plan", first["what"])
-    facts.add_row("state", last["event"] if last["event"] in ("finished", "stopped") else f"running, {last['time']}")
-    facts.add_row("started", f"{first['time']} on {first['host']}, process {first['process']}")
-    facts.add_row("cells", f"{done:,} of {first['total']:,}, {first['resumed']:,} of them by earlier runs")
+    if first["event"] == "started":  # otherwise what an earlier run has left could not be read
+        done = first["resumed"] + latest.get("cells", 0)
+        facts.add_row("plan", first["what"])
+        facts.add_row("started", f"{first['time']} on {first['host']}, process {first['process']}")
+        facts.add_row("cells", f"{done:,} of {first['total']:,}, {first['resumed']:,} of them by earlier runs")
+    facts.add_row("state", last["event"] if ended else f"running or killed, last heard of at {last['time']}")
     if "rows" in latest:
         rate = latest["rows"] / latest["elapsed"] if latest["elapsed"] else 0.0
         facts.add_row("rows", f"{latest['rows']:,}, {rate:,.0f} rows/s")

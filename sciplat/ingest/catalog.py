@@ -61,6 +61,7 @@ def ingest_catalog(
     rows_per_cell: int = 1_000_000,
     frame: str = "icrs",
     epoch: str | None = None,
+    citation: str | None = None,
     bad: Literal["refuse", "skip"] = "refuse",
     storage_options: Mapping[str, Any] | None = None,
 ) -> Catalog:
@@ -80,6 +81,8 @@ def ingest_catalog(
         Of the positions.
     epoch : str, optional
         Of the positions: a Julian or Besselian year, for example "J2016.0".
+    citation : str, optional
+        How to cite the catalog; what is made of it repeats it.
     bad : {"refuse", "skip"}
         What to do with rows whose position is missing or off the sphere: declinations lie within 90 degrees of the
         equator, right ascensions from -360 to 360.
@@ -115,6 +118,7 @@ def ingest_catalog(
         "frame": frame,
         "epoch": epoch,
         "rows_per_cell": int(rows_per_cell),
+        "citations": [citation] if citation else [],
         "report": {"rows": placed.num_rows, "skipped": skipped},
     }
     return _write(CatalogWriter.begin(storage, properties), placed, rows_per_cell)

@@ -46,6 +46,7 @@ def ingest_images(
     profile: str = "auto",
     order: int | None = None,
     zero_points: str | os.PathLike[str] | None = None,
+    citation: str | None = None,
     bad: Literal["report", "refuse"] = "report",
     storage_options: Mapping[str, Any] | None = None,
 ) -> Images:
@@ -63,6 +64,8 @@ def ingest_images(
         Of the store's cells; by default such that a cell has about four times the area of an image.
     zero_points : path, optional
         Table with the zero points of the images, for headers that hold none.
+    citation : str, optional
+        How to cite the images; what is made of them repeats it.
     bad : {"report", "refuse"}
         A file that cannot be read becomes a line of the report, or an error.
     storage_options : Mapping, optional
@@ -88,7 +91,7 @@ def ingest_images(
     cell_order = default_order(images) if order is None else int(order)
     write_id = new_write_id()
     slots = plan_slots(images, cell_order, write_id)
-    properties = {"order": cell_order, "profile": profile}
+    properties = {"order": cell_order, "profile": profile, "citations": [citation] if citation else []}
     try:
         return _write(storage, slots, refused, properties, bad)
     except BaseException:  # Ctrl-C as well: an unfinished store is no use to anybody

@@ -168,17 +168,29 @@ def read_cell(
                 raise ColumnError(
                     f"the catalog has no column {min(missing)!r}", found=", ".join(reader.schema_arrow.names)
                 )
-            groups = _groups(metadata, ranges)
-            table = reader.read_row_groups(groups, columns=wanted, use_threads=False)
+            return _read_columns(reader, columns or reader.schema_arrow.names, _groups(metadata, ranges), ranges)
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, StoreCorrupt):
             raise
         raise _damaged(file.path, str(error)) from None
+
+
+def _read_columns(
+    reader: pq.ParquetFile, columns: Sequence[str], groups: list[int], ranges: NDArray[np.int64] | None
+) -> pa.Table:
+    """Read column after column: a reader of many holds what the file has of all of them until its end."""
+    inside = None
     if ranges is not None:
-        inside = Coverage(ranges).contains(table[hats.HEALPIX_COLUMN].to_numpy())
-        if not inside.all():  # otherwise a copy would be made for nothing
-            table = table.filter(pa.array(inside))
-    return table if columns is None else table.select(list(columns))
+        index = reader.read_row_groups(groups, columns=[hats.HEALPIX_COLUMN], use_threads=False).column(0)
+        inside = Coverage(ranges).contains(index.to_numpy())
+    parts = []
+    for name in dict.fromkeys(columns):
+        part = reader.read_row_groups(groups, columns=[name], use_threads=False)
+        # where all rows are inside, a copy would be made for nothing
+        parts.append(part if inside is None or inside.all() else part.filter(pa.array(inside)))
+    pa.default_memory_pool().release_unused()  # pages that were decoded
+    schema = pa.schema([part.field(0) for part in parts], metadata=reader.schema_arrow.metadata)
+    return pa.table([part.column(0) for part in parts], schema=schema).select(list(columns))
 
 
 def point_to_newest(storage: Storage) -> None:

@@ -1,5 +1,6 @@
 """Writing a catalog version: cells one by one, in any process, then everything published at once."""
 
+import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -235,7 +236,8 @@ def encode_parquet(table: pa.Table) -> tuple[memoryview, int]:
     """Return a table as the bytes of a Parquet file, and the length of its footer."""
     floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
     texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
-    sink = pa.BufferOutputStream()
+    pa.default_memory_pool().release_unused()  # the file is not in the pool: what lies idle there would come on top
+    sink = io.BytesIO()  # grows in place, where Arrow's own buffers double and copy
     pq.write_table(
         table,
         sink,
@@ -246,5 +248,5 @@ def encode_parquet(table: pa.Table) -> tuple[memoryview, int]:
         use_byte_stream_split=floats,
         write_page_checksum=True,
     )
-    data = memoryview(sink.getvalue())
+    data = sink.getbuffer()
     return data, int.from_bytes(data[-8:-4], "little")

@@ -10,23 +10,29 @@ killed anywhere goes on from its records, and two runs of one plan at the same t
 """
 
 import json
+import re
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from sciplat.errors import StoreCorrupt
 from sciplat.io.catalog_writer import CellReport, encode_cells
 from sciplat.io.hats import HEALPIX_COLUMN, cell_path
 from sciplat.io.publish import FileEntry, file_entry, read_manifest, version_numbers
 from sciplat.io.storage import LocalStorage, Storage, sha256, sync_path
-from sciplat.sky.cell import Cell
+from sciplat.sky.cell import MAX_ORDER, Cell
 
 STAGING = ".staging"
+_CELL = np.dtype([("order", np.int64), ("index", np.int64), ("rows", np.int64), ("seconds", np.float64)])
 _PLAN = "plan.json"
+_REMOVALS = 10  # attempts at a folder that others change
+_UNFINISHED = re.compile(r"\.(\d+\.json|collection\.properties)\.[0-9a-f]{32}")  # temporary names of local storage
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,37 @@ class CellRecord:
     rows: int
     seconds: float
     report: CellReport
+
+
+@dataclass(frozen=True, eq=False)
+class DoneCells:
+    """All cells of a plan that are done, in the order of the sky; a million empty ones take a few megabytes.
+
+    Parameters
+    ----------
+    cells : ndarray, shape (n,), with fields order, index, rows, seconds
+    reports : list of CellReport
+        Of those that have rows.
+    """
+
+    cells: NDArray[Any]
+    reports: list[CellReport]
+
+    @property
+    def ranges(self) -> NDArray[np.int64]:
+        """The cells as ranges of order-29 indices, shape (n, 2)."""
+        shift = 2 * (MAX_ORDER - self.cells["order"])
+        return np.stack([self.cells["index"] << shift, (self.cells["index"] + 1) << shift], axis=1)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all cells."""
+        return int(self.cells["rows"].sum())
+
+    @property
+    def seconds(self) -> float:
+        """Time of one thread that all cells took."""
+        return float(self.cells["seconds"].sum())
 
 
 @dataclass(frozen=True)
@@ -102,70 +139,89 @@ class Staging:
 
     def commit(self, records: Sequence[CellRecord]) -> None:
         """Make cells done, all of these at once."""
-        body = [_to_json(record) for record in records]
-        text = json.dumps(body, sort_keys=True)
-        whole = json.dumps({"sha256": sha256(text.encode()), "cells": body}, sort_keys=True)
-        self.storage.write(f"{self.folder}/done-{uuid.uuid4().hex}.json", whole.encode())
+        cells = [[each.cell.order, each.cell.index, each.rows, each.seconds] for each in records]
+        reports = {str(place): _to_json(each.report) for place, each in enumerate(records) if each.rows}
+        body = {"sha256": _digest(cells, reports), "cells": cells, "reports": reports}
+        self.storage.write(f"{self.folder}/done-{uuid.uuid4().hex}.json", json.dumps(body).encode())
 
     @property
     def is_begun(self) -> bool:
         """Whether any cell is done."""
         return any(name.startswith("done-") for name in self.storage.names(self.folder))
 
-    def records(self) -> list[CellRecord]:
-        """Return the cells that are done, disjoint and in the order of the sky.
+    def done(self) -> "DoneCells":
+        """Return the cells that are done, disjoint.
 
         Where one was done twice, or a part of it before, the larger one stands; it holds the smaller.
         """
         names = [name for name in self.storage.names(self.folder) if name.startswith("done-")]
-        found = [record for name in names for record in self._read(name)]
-        found.sort(key=lambda record: (record.cell.start, record.cell.order))  # the larger of two comes first
-        kept: list[CellRecord] = []
-        for record in found:
-            if not kept or record.cell.start >= kept[-1].cell.stop:
-                kept.append(record)
-        return kept
+        parts, count = [np.empty(0, dtype=_CELL)], 0
+        reports: dict[int, dict[str, Any]] = {}
+        for name in names:
+            read = self._read(name)
+            parts.append(np.array([tuple(cell) for cell in read["cells"]], dtype=_CELL))
+            reports |= {count + int(place): report for place, report in read["reports"].items()}
+            count += len(parts[-1])
+        table = np.concatenate(parts)
+        kept = _disjoint(table)
+        return DoneCells(table[kept], [_from_json(reports[number]) for number in kept.tolist() if number in reports])
 
-    def _read(self, name: str) -> list[CellRecord]:
+    def _read(self, name: str) -> dict[str, Any]:
         where = f"{self.folder}/{name}"
         try:
-            read = json.loads(self.storage.read(where))
-            if sha256(json.dumps(read["cells"], sort_keys=True).encode()) != read["sha256"]:
+            read: dict[str, Any] = json.loads(self.storage.read(where))
+            if _digest(read["cells"], read["reports"]) != read["sha256"]:
                 raise ValueError("its content differs from its digest")
-            return [_from_json(record) for record in read["cells"]]
         except (ValueError, KeyError, TypeError) as error:
             raise StoreCorrupt(
                 f"{where} in {self.storage.url} is damaged", found=str(error), hint="restart=True begins anew"
             ) from None
+        return read
 
-    def link(self, folder: str, records: Iterable[CellRecord]) -> list[CellReport]:
+    def link(self, folder: str, done: "DoneCells") -> list[CellReport]:
         """Give the files of all cells their names in a version's folder."""
         reports, folders = [], set()
-        for record in records:
+        for report in done.reports:
             files = []
-            for file in record.report.files:
+            for file in report.files:
                 path = f"{folder}/{cell_path(_staged_cell(file.path))}"
                 self.storage.link(file.path, path)
                 folders.add(path.rpartition("/")[0])
                 files.append(FileEntry(**asdict(file) | {"path": path}))
-            report = record.report
-            reports.append(CellReport(tuple(files), report.map_pixels, report.map_counts, report.knots))
+            reports.append(replace(report, files=tuple(files)))
         if isinstance(self.storage, LocalStorage):
             for path in sorted(folders):
                 sync_path(self.storage.at(path))
         return reports
 
+    def log_path(self, write_id: str) -> str:
+        """Return the path of the log of one run."""
+        return f"{self.folder}/log-{write_id}.jsonl"
+
+    @property
+    def writers(self) -> set[str]:
+        """The write ids of all runs that have a log here."""
+        names = (name for name in self.storage.names(self.folder) if name.startswith("log-"))
+        return {name.removeprefix("log-").removesuffix(".jsonl") for name in names}
+
     def remove(self) -> None:
-        """Remove the area, and the folders of versions that its runs began and did not publish."""
-        writers = {name.removeprefix("log-").removesuffix(".jsonl") for name in self.storage.names(self.folder)}
-        numbers = version_numbers(self.storage)
+        """Remove the area, the folders of versions that its runs began and did not publish, and unfinished files.
+
+        Another run of the plan may be at work here or removing it too. The logs go last: as long as there is one of
+        the run that has published, whoever comes sees that nothing here is to be used again.
+        """
+        writers, numbers = self.writers, version_numbers(self.storage)
         for name in self.storage.names(""):
             number, _, writer = name.removeprefix("v").partition("-")
             if writer not in writers or not number.isdecimal():
                 continue
             if int(number) not in numbers or read_manifest(self.storage, int(number)).folder != name:
-                self.storage.remove(name)
-        self.storage.remove(self.folder)
+                _remove_shared(self.storage, name)
+        _remove_unfinished(self.storage)
+        for name in self.storage.names(self.folder):
+            if not name.startswith("log-"):
+                self.storage.remove(f"{self.folder}/{name}")
+        _remove_shared(self.storage, self.folder)
         self.storage.remove_empty(STAGING)
 
 
@@ -174,27 +230,51 @@ def staging_areas(storage: Storage) -> list[Staging]:
     return [Staging(storage, name) for name in storage.names(STAGING)]
 
 
+def _remove_shared(storage: Storage, folder: str) -> None:
+    """Remove a folder; a run that still writes into it or removes it too is no error, and removes it in the end."""
+    for _ in range(_REMOVALS):
+        with suppress(OSError):
+            storage.remove(folder)
+            return
+
+
+def _remove_unfinished(storage: Storage) -> None:
+    """Remove what a process left that was killed while it wrote a manifest or the pointer to the newest version."""
+    if isinstance(storage, LocalStorage):
+        for path in [*storage.root.glob(".*"), *storage.at("versions").glob(".*")]:
+            if _UNFINISHED.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+
 def _staged_cell(path: str) -> Cell:
     """Return the cell of a file in the staging area."""
     order, index = path.removesuffix(".parquet").rsplit("-", 2)[1:]
     return Cell(int(order), int(index))
 
 
-def _to_json(record: CellRecord) -> dict[str, Any]:
-    report = record.report
+def _disjoint(cells: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the places of the cells that lie in no other, in the order of the sky."""
+    shift = 2 * (MAX_ORDER - cells["order"])
+    start, stop = cells["index"] << shift, (cells["index"] + 1) << shift
+    ordered = np.lexsort([cells["order"], start])  # the larger of two that begin together comes first
+    reach = np.maximum.accumulate(stop[ordered]) if len(cells) else stop
+    kept: NDArray[np.int64] = ordered[np.concatenate([[True], start[ordered][1:] >= reach[:-1]])[: len(cells)]]
+    return kept
+
+
+def _digest(cells: list[Any], reports: dict[str, Any]) -> str:
+    return sha256(json.dumps([cells, reports], sort_keys=True).encode())
+
+
+def _to_json(report: CellReport) -> dict[str, Any]:
     return {
-        "cell": [record.cell.order, record.cell.index],
-        "rows": record.rows,
-        "seconds": record.seconds,
         "files": [asdict(file) for file in report.files],
         "map": [report.map_pixels.tolist(), report.map_counts.tolist()],
         "knots": report.knots.tolist(),
     }
 
 
-def _from_json(record: dict[str, Any]) -> CellRecord:
-    pixels, counts = (np.array(values, dtype=np.int64) for values in record["map"])
-    knots = np.array(record["knots"], dtype=np.int64).reshape(-1, 2)
-    files = tuple(FileEntry(**file) for file in record["files"])
-    report = CellReport(files, pixels, counts, knots)
-    return CellRecord(Cell(*record["cell"]), record["rows"], record["seconds"], report)
+def _from_json(report: dict[str, Any]) -> CellReport:
+    pixels, counts = (np.array(values, dtype=np.int64) for values in report["map"])
+    knots = np.array(report["knots"], dtype=np.int64).reshape(-1, 2)
+    return CellReport(tuple(FileEntry(**file) for file in report["files"]), pixels, counts, knots)

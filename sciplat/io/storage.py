@@ -313,7 +313,8 @@ def open_storage(url: "str | os.PathLike[str]", options: Mapping[str, Any] | Non
     Raises
     ------
     ArgumentError
-        If the URL's protocol is unknown, or is one that chains several file systems.
+        If the URL's protocol is unknown, or is one that chains several file systems, or the URL holds a secret: URLs
+        are logged and recorded.
     """
     text = os.fspath(url)
     if not text or "\0" in text:
@@ -324,6 +325,12 @@ def open_storage(url: "str | os.PathLike[str]", options: Mapping[str, Any] | Non
     if not mark or protocol == "file":
         path = Path(rest if mark else text).expanduser()
         return LocalStorage(Path(os.path.normpath(Path.cwd() / path)))
+    place, query, _ = rest.partition("?")
+    if query or ":" in place.partition("/")[0].rpartition("@")[0]:
+        raise ArgumentError(
+            f"a {protocol}:// URL that holds a password or a query is no place for a store",
+            hint="credentials go into storage_options=",
+        )
     import fsspec
 
     if protocol not in fsspec.available_protocols():

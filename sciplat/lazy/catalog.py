@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from sciplat.config import parse_bytes
@@ -198,7 +199,8 @@ class Catalog:
             If the function cannot be sent to a worker, or the schema has no position.
         """
         degrees = None if reach is None else parse_angle(reach, what="reach")
-        if timeout is not None and not timeout > 0:
+        given: object = timeout  # callers are not all checked for types
+        if given is not None and not (isinstance(given, int | float | np.integer) and given > 0):
             raise ArgumentError("the timeout is not a positive number of seconds", found=repr(timeout))
         limit = None if memory is None else parse_bytes(memory, what="memory")
         return Catalog(Map(self.node, step, schema, degrees, timeout, limit), None, self.stored)

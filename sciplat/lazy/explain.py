@@ -82,7 +82,6 @@ def explain(work: Work, stored: int, *, limit: int | None, threads: int, calibra
 
 def format_seconds(seconds: float) -> str:
     """Return a time as people read it, for example "42 min"."""
-    for size, unit in ((3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.2g} s"
+    size, unit = next(((size, unit) for size, unit in ((3600, "h"), (60, "min")) if seconds >= 2 * size), (1, "s"))
+    count = seconds / size
+    return f"{count:.2g} {unit}" if count < 10 else f"{count:,.0f} {unit}"

@@ -12,6 +12,7 @@ from sciplat.io.storage import sha256
 Record = dict[str, Any]  # a plan as JSON: nested operations, the inputs innermost
 # where an input lies; how a function's result is written down; limits that do not change any result
 _BESIDE = ("url", "version", "citation", "import", "arrow_schema", "timeout", "memory")
+_LINE = 60  # characters of a value in an error
 
 
 def fingerprint(plan: Record) -> str:
@@ -41,6 +42,11 @@ def _differences(old: Any, new: Any, where: str) -> list[str]:
         return [line for lines in found for line in lines]
     if old == new:
         return []
+    if isinstance(old, list) and isinstance(new, list) and len(json.dumps([old, new])) > _LINE:
+        gone, come = [value for value in old if value not in new], [value for value in new if value not in old]
+        if not gone and not come:
+            return [f"{where}: in another order"]
+        old, new = gone, come  # a long list is told by what differs
     return [f"{where}: {_short(old)}, now {_short(new)}"]
 
 
@@ -52,6 +58,8 @@ def _differing_source(old: Record, new: Record) -> list[str]:
             lines.append(f"the input {new['url']}: version {old.get('version')}, now {new['version']}, with other rows")
         else:
             lines.append(f"the code of {new.get('name', 'the function')}")
+    elif "url" not in new and old.get("name") != new.get("name"):
+        lines.append(f"the name of the function: {old.get('name')}, now {new.get('name')}")
     rest = {key for key in (*old, *new) if key not in ("digest", "name", *_BESIDE)}
     for key in sorted(rest):
         lines += _differences(old.get(key), new.get(key), f"{key} of {new.get('url', new.get('name'))}")
@@ -64,4 +72,4 @@ def _named(where: str, key: str, new: Record) -> str:
 
 def _short(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= _LINE else f"{text[: _LINE - 3]}..."

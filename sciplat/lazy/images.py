@@ -117,8 +117,9 @@ class Images:
         rows = self.rows.filter(pa.array(np.isin(self.rows["band"].to_pylist(), bands)))
         return replace(self, rows=rows, chosen=(*self.chosen, {"bands": list(bands)}))
 
-    def describe(self) -> Record:
-        """Return which images these are, as JSON."""
+    @property
+    def origin(self) -> Record:
+        """Which images these are, as JSON."""
         table = self.store.table
         where = {"url": self.store.storage.url, "version": self.version, "digest": table.digest}
         return {**where, "citation": "; ".join(self.properties.get("citations", [])), "chosen": list(self.chosen)}
@@ -173,7 +174,7 @@ class Images:
         identity = catalog.properties["id"]
         sources = catalog.select(*kept, *([identity] if identity else []))  # nothing else is read
         node = Photometry(
-            sources.node, self.store.storage, images.rows, order, apertures, kept, origin=images.describe()
+            sources.node, self.store.storage, images.rows, order, apertures, kept, origin=images.origin
         )
         stored = catalog.stored + sum(images.rows["stored_bytes"].to_pylist())
         return Catalog(node, None, stored)

@@ -1,6 +1,8 @@
 """The plan node of a user's own function on every cell of a catalog."""
 
 import base64
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,6 +23,8 @@ from sciplat.sky.coverage import Coverage, Ranges
 from sciplat.sky.surroundings import surroundings
 from sciplat.tasks.map import MapTask
 from sciplat.tasks.quote import Cost
+
+_PROCESS_BYTES = 150e6  # of a process that has imported Arrow and a function
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Map:
                 found=type(self.schema).__name__,
                 hint='catalog.schema.append(pa.field("name", pa.float64()))',
             )
+        if twice := [name for name, count in Counter(self.schema.names).items() if count > 1]:
+            raise ArgumentError(f"the schema is of no table: the column {twice[0]} stands twice in it")
         for name in (HEALPIX_COLUMN, *self.inner.properties["position"]):
             kind = self.inner.schema.field(name).type
             if name not in self.schema.names or self.schema.field(name).type != kind:
@@ -113,20 +119,23 @@ class Map:
             inner = _scaled(inner, surroundings(cell, self.reach).area / cell_area(cell.order))
         rows = self.rows_in(cell_ranges([cell]))
         size = rows * row_bytes(self.schema)
-        need = self.memory if self.memory is not None else inner.size + size
-        return replace(inner, rows=rows, size=size, memory=max(inner.memory, 2 * inner.size + size + need))
+        function = size + (size if self.memory is None else self.memory)  # its result, and as much on the way there
+        memory = inner.size * (2 if self.reach is not None else 1) + function  # the surroundings are cut to size
+        if self.timeout is not None or self.memory is not None:
+            # here the rows and their way to the other process, or the result; there the rows once more
+            memory = 2 * inner.size + size + function + _PROCESS_BYTES
+        return replace(inner, rows=rows, size=size, memory=max(inner.memory, memory))
 
     def describe(self) -> Record:
         """Return the function and what it promises."""
-        columns = [f"{column.name}: {column.type}" for column in self.schema]
         return {
             "op": "map",
             "inner": self.inner.describe(),
             "step": self.record,
-            "schema": columns,
+            "schema": [_describe_column(column) for column in self.schema],
             "arrow_schema": base64.b64encode(self.schema.serialize()).decode(),
             "reach": self.reach,
-            "timeout": self.timeout,
+            "timeout": None if self.timeout is None else float(self.timeout),  # numpy's numbers are no JSON
             "memory": self.memory,
         }
 
@@ -138,6 +147,13 @@ class Map:
 def parse_schema(text: str) -> pa.Schema:
     """Return the schema that a record holds."""
     return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(text)))
+
+
+def _describe_column(column: pa.Field) -> str:
+    """Return all that a column promises: units and descriptions become part of the store."""
+    about = {key.decode(): value.decode(errors="replace") for key, value in sorted((column.metadata or {}).items())}
+    words = f"{column.name}: {column.type}{'' if column.nullable else ', never null'}"
+    return f"{words}, {json.dumps(about)}" if about else words
 
 
 def _scaled(cost: Cost, factor: float) -> Cost:

@@ -24,8 +24,9 @@ from sciplat.tasks.task import ScanTask, SelectTask, Task, WithinTask
 
 # bytes for each row, beside the rows themselves
 _VARIED_BYTES = 32  # of a text or list of unknown length
-_TEST_BYTES = 120  # a region's test holds unit vectors and distances
-_SORT_BYTES = 40  # sorting holds indices and codes
+_INDEX_BYTES = 16  # the index is read first, to know which rows are inside
+_TEST_BYTES = 75  # a region's test holds unit vectors and distances
+_SORT_BYTES = 90  # sorting holds indices, codes, and a hash table of the keys
 
 
 class Node(Protocol):
@@ -116,9 +117,8 @@ class Scan:
         read = min(file.rows, rows + 2 * len(inside) * ROW_GROUP)
         width = self._row_bytes(file)
         share = read / file.rows * width / max(_whole_row_bytes(self.store.schema, file), 1)
-        kept = 0.0 if read == rows else rows * width
-        # beside the rows: the bytes of the file, and the pages that are being decoded
-        memory = file.size * share + 1.3 * read * width + kept
+        # columns are read one after the other: the rows that are kept, and one column that is being decoded
+        memory = rows * width + (2 * self._widest(file) + _INDEX_BYTES) * read
         seconds = rate.open + rate.scan * read * width
         return Cost(file.size * share, 2 + len(self.columns) * share, rows, rows * width, memory, seconds)
 
@@ -129,15 +129,21 @@ class Scan:
         citation = "; ".join(manifest.properties.get("citations", []))
         return {"op": "scan", **where, "citation": citation, "columns": list(self.columns)}
 
+    @cached_property
+    def _read(self) -> list[pa.Field]:
+        """The chosen columns, with the index that is always read."""
+        return [self.store.schema.field(name) for name in dict.fromkeys([*self.columns, HEALPIX_COLUMN])]
+
     def _row_bytes(self, file: FileEntry) -> float:
-        """Return the bytes of a row of the chosen columns, with the index that is always read."""
-        chosen = [self.store.schema.field(name) for name in {*self.columns, HEALPIX_COLUMN}]
-        varied = _varied(self.store.schema)
-        if not varied or not any(field in varied for field in chosen):
-            return row_bytes(chosen)
-        # how the rest is spread over texts and lists is not known: all of it counts for each
-        fixed = row_bytes([field for field in chosen if field not in varied])
-        return fixed + _varied_row_bytes(self.store.schema, file)
+        return row_bytes(field for field in self._read if not _is_varied(field)) + self._varied_bytes(file)
+
+    def _widest(self, file: FileEntry) -> float:
+        """Return the bytes of a row in the widest column."""
+        return max(*(row_bytes([field]) for field in self._read), self._varied_bytes(file))
+
+    def _varied_bytes(self, file: FileEntry) -> float:
+        # how they are spread over texts and lists is not known: all of them count for each
+        return _varied_row_bytes(self.store.schema, file) if _varied(self._read) else 0.0
 
     def rows_in(self, ranges: Ranges) -> float:
         """Return the expected rows by the store's density."""
@@ -221,7 +227,11 @@ class Select:
     def cost(self, cell: Cell) -> Cost:
         """Return the inner cost; the other columns are held until the inner task ends."""
         inner = self.inner.cost(cell)
-        return replace(inner, size=inner.size * row_bytes(self.schema) / row_bytes(self.inner.schema))
+        if not _varied(self.schema):
+            return replace(inner, size=inner.rows * row_bytes(self.schema))
+        # how the rest is spread over texts and lists is not known: all of it counts for each
+        dropped = [f for f in self.inner.schema if f.name not in self.schema.names and not _is_varied(f)]
+        return replace(inner, size=max(inner.size - inner.rows * row_bytes(dropped), 0.0))
 
     def describe(self) -> Record:
         """Return the columns."""
@@ -268,9 +278,9 @@ class Nest:
         return NestTask(self.inner.task(cell, cover), self.by, self.head, self.columns, self.name)
 
     def cost(self, cell: Cell) -> Cost:
-        """Return the inner cost, with its rows held three times; how many share a key is not known before."""
+        """Return the inner cost, with its rows held twice; how many share a key is not known before."""
         inner = self.inner.cost(cell)
-        memory = max(inner.memory, 3 * inner.size + _SORT_BYTES * inner.rows)
+        memory = max(inner.memory, 2 * inner.size + _SORT_BYTES * inner.rows)
         return replace(inner, memory=memory, seconds=inner.seconds + rates().nest * inner.rows)
 
     def describe(self) -> Record:
@@ -292,8 +302,8 @@ def _is_varied(field: pa.Field) -> bool:
     return not pa.types.is_primitive(field.type)
 
 
-def _varied(schema: pa.Schema) -> list[pa.Field]:
-    return [field for field in schema if _is_varied(field)]
+def _varied(fields: Iterable[pa.Field]) -> list[pa.Field]:
+    return [field for field in fields if _is_varied(field)]
 
 
 def _varied_row_bytes(schema: pa.Schema, file: FileEntry) -> float:

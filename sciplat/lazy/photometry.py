@@ -24,7 +24,8 @@ from sciplat.tasks.photometry import CatalogColumns, PhotometryTask
 from sciplat.tasks.quote import Cost, rates
 
 _COST_COLUMNS = ("cells", "corners", "stored_bytes", "ny", "nx", "has_variance", "has_mask")
-_PIXEL_BYTES = 12  # science and variance float32, mask uint32
+_PLACE_BYTES = 40  # of a source that is looked for on an image
+_ROWS_HELD = 2.5  # times: measured, as they were put together, and sorted
 
 
 def image_ranges(images: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -134,12 +135,12 @@ class Photometry:
             read += image["stored_bytes"] * touched / chunks
             requests += planes * touched
             seconds += planes * (rate.window * (touched > 0) + rate.pixel * pixels) + rate.place * sources.rows
-            largest = max(largest, self._window_pixels(image, cell))
+            largest = max(largest, self._window_pixels(image, cell) * _pixel_bytes(image))
         rows = self.rows_in(cell_ranges([cell]))
         size = rows * row_bytes(self.schema)
         seconds += rate.measure * rows * len(self.apertures.radii)
-        # a window is held in parts and as a whole; rows are held three times while they are put together and sorted
-        memory = max(sources.memory, sources.size + 2 * largest * _PIXEL_BYTES + 3 * size)
+        held = sources.size + _PLACE_BYTES * sources.rows
+        memory = max(sources.memory, held + largest + _ROWS_HELD * size)
         return Cost(read, requests, rows, size, memory, seconds)
 
     def describe(self) -> Record:
@@ -182,3 +183,9 @@ class Photometry:
 def _touched(chunks: int, sources: float) -> float:
     """Return the expected number of chunks that hold one or more of some sources."""
     return float(chunks * -np.expm1(-sources / chunks))
+
+
+def _pixel_bytes(image: dict[str, Any]) -> int:
+    """Return the bytes of a pixel of a window, held in parts and as a whole, and of the plane that is being decoded."""
+    planes = 2 + bool(image["has_mask"])  # without a plane of the variance it is computed
+    return 4 * (2 * planes + 2)

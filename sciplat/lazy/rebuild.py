@@ -64,9 +64,11 @@ def _photometry(plan: Record, storage_options: Mapping[str, Any] | None) -> Cata
         return [f"{value!r} {unit}" for value, unit in pairs]
 
     images = _images(plan["images"], storage_options)
+    # photometry itself selects the columns that it needs; doing so twice would be another plan
+    catalog = plan["catalog"]["inner"] if plan["catalog"]["op"] == "select" else plan["catalog"]
     annulus = None if plan["annulus"] is None else lengths(plan["annulus"])
     return images.photometry(
-        rebuild(plan["catalog"], storage_options=storage_options),
+        rebuild(catalog, storage_options=storage_options),
         radii=lengths(plan["radii"]),
         annulus=None if annulus is None else (annulus[0], annulus[1]),
         background=plan["background"],
@@ -94,28 +96,40 @@ def _check_digest(record: Record, digest: str) -> None:
         )
 
 
-def plan_at(storage: Storage) -> Record:
-    """Return the plan of an unfinished run at a URL, or else the one that made the newest version there.
+def plan_at(storage: Storage, *, published: bool) -> Record:
+    """Return the plan of an unfinished run at a URL, or the one that made the newest version there.
+
+    Parameters
+    ----------
+    storage : Storage
+    published : bool
+        Which of the two is asked for; where it is not there, the other is returned.
 
     Raises
     ------
     StoreNotFound
         If there is neither.
     """
-    for area in staging_areas(storage):
-        if (plan := area.plan) is not None:
+    looks = (_published_plan, _unfinished_plan) if published else (_unfinished_plan, _published_plan)
+    for look in looks:
+        if (plan := look(storage)) is not None:
             return plan
-    if version_numbers(storage):
-        provenance = open_catalog_store(storage).provenance
-        if provenance:
-            return recorded_plan(provenance)
     raise StoreNotFound(
         f"there is no record of a plan at {storage.url}", hint="only what .write() made has one; check the path"
     )
 
 
-def rerun(url: str, target: str | None = None) -> tuple[Catalog, bool]:
-    """Repeat the plan that made a store, on the same versions of its inputs.
+def _unfinished_plan(storage: Storage) -> Record | None:
+    return next((plan for area in staging_areas(storage) if (plan := area.plan) is not None), None)
+
+
+def _published_plan(storage: Storage) -> Record | None:
+    provenance = open_catalog_store(storage).provenance if version_numbers(storage) else {}
+    return recorded_plan(provenance) if provenance else None
+
+
+def rerun(url: str, target: str | None = None) -> tuple[Catalog, bool | None]:
+    """Repeat the plan that made a store, on the same versions of its inputs; finish it where it did not end.
 
     Parameters
     ----------
@@ -128,8 +142,8 @@ def rerun(url: str, target: str | None = None) -> tuple[Catalog, bool]:
     -------
     catalog : Catalog
         The new result.
-    same : bool
-        Whether it has the same files as the old one, bit for bit.
+    same : bool or None
+        Whether it has the same files as the old one, bit for bit; None if there was no old one.
 
     Raises
     ------
@@ -137,8 +151,8 @@ def rerun(url: str, target: str | None = None) -> tuple[Catalog, bool]:
         If the plan cannot be repeated.
     """
     storage = open_storage(url)
-    plan = rebuild(plan_at(storage))
-    before = read_manifest(storage).digest if version_numbers(storage) else ""
+    plan = rebuild(plan_at(storage, published=True))
+    before = read_manifest(storage).digest if version_numbers(storage) else None
     result = plan.write(url, replace=True) if target is None else plan.write(target)
     after = result.store.manifest.digest if result.store else ""
-    return result, before == after
+    return result, None if before is None else before == after

@@ -2,16 +2,15 @@
 
 from typing import Any
 
-import numpy as np
-
 from sciplat.errors import PlanChanged
-from sciplat.io.storage import sha256
+from sciplat.lazy.function import function_record
+from sciplat.sky.angle import parse_angle
 from sciplat.sky.cell import Cell
 from sciplat.sky.region import Box, Cone, Moc, Polygon, Region
 
 
 def describe_region(region: Region) -> dict[str, Any]:
-    """Return a region as JSON: angles as the user gave them."""
+    """Return a region as JSON: angles as the user gave them in text, quantities in degrees."""
     if isinstance(region, Cone):
         return {"shape": "cone", "arguments": [_text(value) for value in (region.ra, region.dec, region.radius)]}
     if isinstance(region, Box):
@@ -20,9 +19,9 @@ def describe_region(region: Region) -> dict[str, Any]:
         return {"shape": "polygon", "arguments": [[_text(value) for value in vertex] for vertex in region.vertices]}
     if isinstance(region, Moc):
         return {"shape": "moc", "arguments": region.cover().to_uniq().tolist()}
-    # anything else with a cover runs, and is told from others, but cannot be made anew
-    ranges = np.ascontiguousarray(region.cover().ranges)
-    return {"shape": f"{type(region).__module__}:{type(region).__qualname__}", "arguments": sha256(ranges.data)}
+    # anything else with a cover runs, and is told from others by what its test computes with, but cannot be made anew
+    shape = f"{type(region).__module__}:{type(region).__qualname__}"
+    return {"shape": shape, "arguments": function_record(region.contains)["digest"]}
 
 
 def parse_region(record: dict[str, Any]) -> Region:
@@ -41,7 +40,7 @@ def parse_region(record: dict[str, Any]) -> Region:
     if shape == "polygon":
         return Polygon(tuple(tuple(vertex) for vertex in arguments))
     if shape == "moc":
-        return Moc([_cell(code) for code in arguments])
+        return Moc([_cell(code) for code in arguments] or "0/")  # "0/" is a MOC of nothing
     raise PlanChanged(f"a region of {shape} cannot be made from its record", hint="give the plan as Python")
 
 
@@ -51,4 +50,4 @@ def _cell(uniq: int) -> Cell:
 
 
 def _text(angle: Any) -> str:
-    return angle if isinstance(angle, str) else f"{float(angle.value)!r} {angle.unit}"
+    return angle if isinstance(angle, str) else f"{parse_angle(angle)!r} deg"  # a unit may have no text that parses

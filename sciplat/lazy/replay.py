@@ -7,7 +7,7 @@ import json
 import shutil
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from sciplat.errors import ArgumentError, StoreExists
-from sciplat.io.catalog_store import CatalogStore
+from sciplat.io.catalog_store import CatalogStore, open_catalog_store, read_cell
 from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.hats import HEALPIX_COLUMN, parse_cell_path
 from sciplat.io.image_store import (
@@ -31,11 +31,13 @@ from sciplat.io.image_store import (
 )
 from sciplat.io.publish import FileEntry
 from sciplat.io.storage import LocalStorage, Storage, open_storage
-from sciplat.lazy.fingerprint import Record
+from sciplat.lazy.fingerprint import Record, fingerprint
 from sciplat.lazy.node import Node, Scan
 from sciplat.lazy.photometry import Photometry
 from sciplat.lazy.rebuild import plan_at, rebuild
 from sciplat.sky.cell import Cell
+from sciplat.sky.coverage import Coverage, Ranges
+from sciplat.tasks.photometry import PhotometryTask
 from sciplat.tasks.task import ScanTask
 
 _ALL_ROWS = 1 << 62  # per cell: a bundle's files are those of its inputs
@@ -82,7 +84,7 @@ def write_bundle(url: str, cell: str, output: str | None = None) -> Path:
     PlanChanged
         If the plan cannot be made from its record.
     """
-    plan = plan_at(open_storage(url))
+    plan = plan_at(open_storage(url), published=False)
     node = rebuild(plan).node
     chosen = _parse_cell(cell, node)
     folder = Path(output or f"replay-{chosen.order}-{chosen.index}").absolute()
@@ -91,7 +93,7 @@ def write_bundle(url: str, cell: str, output: str | None = None) -> Path:
     folder.mkdir(parents=True)
     try:
         tasks = list(_tasks_in(node.task(chosen)))
-        copied = _copied(node, plan, [task for task in tasks if isinstance(task, ScanTask)], chosen, folder)
+        copied = _copied(node, plan, tasks, folder)
         (folder / "plan.json").write_text(json.dumps(copied, indent=1))
         (folder / "replay.py").write_text(_SCRIPT.format(what=plan["op"], cell=chosen))
     except BaseException:
@@ -121,44 +123,55 @@ def _tasks_in(task: Any) -> Iterator[Any]:
                 yield from _tasks_in(part)
 
 
-def _copied(node: Any, plan: Record, scans: list[ScanTask], cell: Cell, folder: Path) -> Record:
-    """Return the plan with its inputs copied into the folder, as far as the cell needs them."""
+def _copied(node: Any, plan: Record, tasks: list[Any], folder: Path) -> Record:
+    """Return the plan with its inputs copied into the folder, as far as the tasks need them."""
     if isinstance(node, Scan):
+        scans = [task for task in tasks if isinstance(task, ScanTask)]
         mine = [scan for scan in scans if scan.file.path.startswith(f"{node.store.manifest.folder}/")]
         return plan | _copy_catalog(node.store, mine, folder / f"catalog-{node.store.digest[:8]}")
     if isinstance(node, Photometry):
+        cells = [task.cell for task in tasks if isinstance(task, PhotometryTask)]
         return plan | {
-            "images": plan["images"] | _copy_images(node, cell, folder / "images"),
-            "catalog": _copied(node.catalog, plan["catalog"], scans, cell, folder),
+            "images": plan["images"] | _copy_images(node, cells, folder / f"images-{fingerprint(plan)[:8]}"),
+            "catalog": _copied(node.catalog, plan["catalog"], tasks, folder),
         }
     if "step" in plan:
         _copy_module(plan["step"]["import"], folder)
         plan = plan | {"timeout": None, "memory": None}  # a debugger needs the function in its own process
-    return plan | {"inner": _copied(node.inner, plan["inner"], scans, cell, folder)}
+    return plan | {"inner": _copied(node.inner, plan["inner"], tasks, folder)}
 
 
 def _copy_catalog(store: CatalogStore, scans: list[ScanTask], place: Path) -> Record:
-    names = tuple(store.schema.names)
     if not place.exists():
         properties = {**store.manifest.properties, "rows_per_cell": _ALL_ROWS}
         writer = CatalogWriter.begin(LocalStorage(place), properties)
         reports = []
-        for scan in scans:
-            file_cell = parse_cell_path(scan.file.path)
-            if file_cell is not None:
-                rows = replace(scan, columns=names).run()
-                reports.append(writer.cells.write(file_cell, rows, _ALL_ROWS))
+        for path, file in {scan.file.path: scan.file for scan in scans}.items():
+            read = np.concatenate([_ranges(scan) for scan in scans if scan.file.path == path])  # may overlap
+            rows = read_cell(store.storage, file, None, Coverage.from_ranges(read).ranges)
+            if not rows.num_rows:  # a cell of a store has a row; the task leaves it out
+                rows = read_cell(store.storage, file).slice(0, 1)
+            reports.append(writer.cells.write(parse_cell_path(path) or scans[0].cell, rows, _ALL_ROWS))
         writer.publish(store.schema, reports)
     return _place(LocalStorage(place), place)
 
 
-def _copy_images(node: Photometry, cell: Cell, place: Path) -> Record:
+def _ranges(scan: ScanTask) -> Ranges:
+    """Return what a task reads."""
+    cover = Coverage.from_cells([scan.cell]) if scan.cover is None else scan.cover
+    return cover.clipped(scan.cell.start, scan.cell.stop)
+
+
+def _copy_images(node: Photometry, cells: list[Cell], place: Path) -> Record:
     storage = LocalStorage(place)
     rows: list[dict[str, Any]] = []
     files: list[FileEntry] = []
+    near = [image for cell in cells for image in node.images_near(cell).to_pylist()]
+    if not near:
+        raise ArgumentError("no image touches the cell", hint="a cell of the plan itself")
     write_root(storage, node.order)
-    for number, image in enumerate(node.images_near(cell).to_pylist()):
-        home = parse_cell_path(image["group"]) or cell
+    for number, image in enumerate({(image["group"], image["index"]): image for image in near}.values()):
+        home = parse_cell_path(image["group"]) or cells[0]
         group = group_path(home, f"copy{number}", image["ny"], image["nx"])
         _copy_pixels(node.storage, storage, image, group)
         files += seal_group(storage, group)
@@ -191,21 +204,24 @@ def _copy_pixels(source: Storage, target: LocalStorage, image: dict[str, Any], g
 
 
 def _place(storage: Storage, place: Path) -> Record:
-    from sciplat.io.catalog_store import open_catalog_store
-
     return {"url": place.name, "version": 1, "digest": open_catalog_store(storage).digest}
 
 
 def _copy_module(path: str, folder: Path) -> None:
-    """Copy the source of a user's module, unless it is an installed package."""
-    top = path.partition(":")[0].partition(".")[0]
-    spec = find_spec(top)
-    origin = Path(spec.origin) if spec is not None and spec.origin else None
+    """Copy the source of a user's module, or of the package that holds it, unless it is installed."""
+    parts = path.partition(":")[0].split(".")
+    names = [".".join(parts[: count + 1]) for count in range(len(parts))]
+    origins = (Path(spec.origin) for name in names if (spec := find_spec(name)) is not None and spec.origin)
+    origin = next((origin for origin in origins if origin.is_file()), None)  # a folder need not have an __init__.py
     installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
-    if origin is None or not origin.is_file() or any(origin.is_relative_to(base) for base in installed):
+    if origin is None or any(origin.is_relative_to(base) for base in installed):
         return
-    if origin.name == "__init__.py":
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(origin.parent, folder / origin.parent.name, ignore=ignored, dirs_exist_ok=True)
+    package = origin.name == "__init__.py"
+    source = origin.parent if package else origin
+    above = parts[: parts.index(source.stem)]
+    target = folder.joinpath(*above, source.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if package:
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     else:
-        shutil.copy(origin, folder / origin.name)
+        shutil.copy(source, target)

@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from sciplat.errors import ArgumentError, PlanChanged, StoreExists
-from sciplat.io.catalog_store import CatalogStore
+from sciplat.io.catalog_store import CatalogStore, point_to_newest
 from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.provenance import Input, provenance_document, recorded_plan
 from sciplat.io.publish import read_manifest, version_numbers
@@ -33,14 +33,24 @@ def write_plan(
     storage, plan = open_storage(url), node.describe()
     staging = Staging(storage, fingerprint(plan))
     finished = None if replace else _finished(storage, staging.fingerprint, plan)
-    if finished is not None and not finished.manifest.properties["report"]["quarantined"]:
-        return finished
-    writer = CatalogWriter.begin(storage, node.properties, replace=replace or finished is not None)
+    if finished is not None and _is_complete(finished):
+        return _tidied(finished, staging)
+    inputs = _inputs(plan)
+    cited = sorted({each.citation for each in inputs if each.citation})
+    properties = node.properties | {"citations": cited}
+    try:
+        writer = CatalogWriter.begin(storage, properties, replace=replace or finished is not None)
+    except StoreExists:
+        if replace or not version_numbers(storage):
+            raise
+        # another process has published since: the same plan, or what the error is to name
+        return write_plan(node, url, replace=replace, on_error=on_error, restart=restart)
+    if (published := _published_by_killed(writer, staging)) is not None:
+        return _tidied(published, staging)
     _check_unfinished(staging, plan, restart=restart)
     what, workers = plan["op"], open_workers()
     work = plan_work(node.cells, lambda cell: write_cost(node.cost(cell)), limit=workers.memory(), what=what)
     run: Run[int] = Run(what, work, node.task, workers, on_error)
-    staging.begin(plan)
     began = now()
 
     def provenance(report: dict[str, Any], digest: str) -> bytes:
@@ -50,14 +60,36 @@ def write_plan(
             rows=report["rows"],
             plan=plan,
             fingerprint=staging.fingerprint,
-            inputs=_inputs(plan),
+            inputs=inputs,
             started=began,
             ended=now(),
             report=report,
         )
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
-    return write_catalog(run, node.schema, writer, staging, provenance)
+    return write_catalog(run, node.schema, writer, staging, plan, provenance)
+
+
+def _is_complete(store: CatalogStore) -> bool:
+    """Return whether no cell of a plan's result is missing."""
+    return not store.manifest.properties["report"]["quarantined"]
+
+
+def _published_by_killed(writer: CatalogWriter, staging: Staging) -> CatalogStore | None:
+    """Return the newest version if a run of this plan made it and was stopped before it had cleared up, else None."""
+    newest = writer.parent
+    if newest is None or newest.write_id not in staging.writers or not is_same_plan(newest, staging.fingerprint):
+        return None
+    store = CatalogStore(writer.storage, newest)
+    return store if _is_complete(store) else None
+
+
+def _tidied(store: CatalogStore, staging: Staging) -> CatalogStore:
+    """Complete what a run that was killed after its version was visible has left undone."""
+    point_to_newest(store.storage)
+    if staging.writers:
+        staging.remove()
+    return store
 
 
 def _finished(storage: Storage, mark: str, plan: Record) -> CatalogStore | None:

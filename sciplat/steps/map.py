@@ -57,7 +57,7 @@ def apply_step(step: Step, table: pa.Table, schema: pa.Schema, cell: Cell, *, su
     result = _as_table(where, result)
     _check_names(where, result.column_names, schema.names)
     promised = pa.Table.from_arrays([_as_promised(where, result[field.name], field) for field in schema], schema=schema)
-    return _inside(where, promised, cell, surrounded=surrounded).sort_by(_POSITION)  # stable
+    return _sorted(_inside(where, promised, cell, surrounded=surrounded))
 
 
 def step_name(step: Step) -> str:
@@ -185,3 +185,9 @@ def _inside(where: str, table: pa.Table, cell: Cell, *, surrounded: bool) -> pa.
         found = f"{outside} of {table.num_rows} rows lie outside the cell"
         raise StepError(f"{where} gave rows of other cells", found=found, hint=hint)
     return table.filter(inside) if outside else table
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    index = table[_POSITION].to_numpy()
+    is_sorted = (index[1:] >= index[:-1]).all()  # as it is in most results: sorting would hold the rows twice
+    return table if is_sorted else table.sort_by(_POSITION)  # stable

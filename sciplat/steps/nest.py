@@ -32,14 +32,15 @@ def nest(table: pa.Table, by: str, head: Sequence[str], columns: Sequence[str], 
     pyarrow.Table
         Sorted by `_healpix_29`, then by the key.
     """
-    flat = table.sort_by([(_POSITION, "ascending"), (by, "ascending")]).combine_chunks()  # stable
+    schema, flat = table.schema, table.sort_by([(_POSITION, "ascending"), (by, "ascending")]).combine_chunks()  # stable
+    del table  # the rows are held once from here on
     starts = _starts(flat[_POSITION], flat[by])
-    first = flat.take(pa.array(starts)).select(list(head))
+    first = flat.select(list(head)).take(pa.array(starts))
     arrays = [_one_chunk(flat[column]) for column in columns]
-    structs = pa.StructArray.from_arrays(arrays, fields=[table.schema.field(column) for column in columns])
+    structs = pa.StructArray.from_arrays(arrays, fields=[schema.field(column) for column in columns])
     offsets = pa.array(np.append(starts, flat.num_rows).astype(np.int32))
     lists = pa.ListArray.from_arrays(offsets, structs)
-    return first.append_column(pa.field(name, nested_type(table.schema, columns)), lists)
+    return first.append_column(pa.field(name, nested_type(schema, columns)), lists)
 
 
 def nested_type(schema: pa.Schema, columns: Sequence[str]) -> pa.DataType:

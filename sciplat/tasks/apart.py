@@ -6,6 +6,7 @@ Arrow stream. The child answers into a file without a name that both hold open: 
 """
 
 import codecs
+import io
 import os
 import pickle
 import selectors
@@ -89,7 +90,7 @@ def stop_all() -> None:
 
 def _request(where: str, step: Step, table: pa.Table, schema: pa.Schema, cell: Cell, *, surrounded: bool) -> memoryview:
     settings = {"where": where, "path": sys.path, "python_path": os.environ.get("PYTHONPATH")}
-    sink = pa.BufferOutputStream()
+    sink = io.BytesIO()  # grows in place, where Arrow's own buffers double and copy
     sink.write(pickle.dumps(settings))
     try:
         sink.write(cloudpickle.dumps((step, schema, cell, surrounded)))
@@ -99,7 +100,7 @@ def _request(where: str, step: Step, table: pa.Table, schema: pa.Schema, cell: C
         raise failure from error
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
-    return memoryview(sink.getvalue())
+    return sink.getbuffer()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from sciplat.errors import SciplatError, TaskFailed
+from sciplat.errors import SciplatError, StepError, TaskFailed
 from sciplat.sky.cell import Cell
 from sciplat.tasks.task import Task
 from sciplat.tasks.workers import resident_memory
@@ -89,6 +89,8 @@ def _attempt(function: Callable[[Task], Result], task: Task, what: str) -> Outco
 def as_failure(error: Exception, what: str) -> SciplatError:
     """Return an error as one of ours that travels between processes, with the traceback at hand."""
     if isinstance(error, SciplatError):
+        if isinstance(error, StepError) and isinstance(error.__cause__, _PASSING):  # what the user's function raised
+            error.kind = "transient"
         if not getattr(error, "__notes__", None):
             error.add_note(f"in {what}")
         return error

@@ -74,7 +74,10 @@ class _Bench:
         cell = Cell(0, 0)
 
         def write(table: pa.Table) -> None:
-            staging.commit([CellRecord(cell, table.num_rows, 0.0, staging.write(cell, table, _ROWS))])
+            report = staging.write(cell, table, _ROWS)
+            staging.commit([CellRecord(cell, table.num_rows, 0.0, report)])
+            for file in report.files:  # a disk for temporary files may be small
+                staging.storage.remove(file.path)
 
         committed = _seconds(lambda: write(self.small))
         whole = _seconds(lambda: write(self.table))

@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from sciplat.errors import StoreCorrupt
 from sciplat.io.catalog_store import LOG
 from sciplat.io.publish import read_manifest, version_numbers
 from sciplat.io.staging import staging_areas
@@ -59,19 +60,37 @@ def origin() -> dict[str, Any]:
 
 def now() -> str:
     """Return the time, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def read_logs(storage: Storage) -> list[Events]:
-    """Return the logs of a store's newest version and of its unfinished runs, each as a list of events."""
-    paths = []
+    """Return the logs of a store's unfinished runs and of its newest version, each as a list of events, by their begin.
+
+    Raises
+    ------
+    StoreCorrupt
+        If a log is damaged.
+    """
+    # a run that ends meanwhile moves its log from the first place to the second
+    paths = [f"{area.folder}/{name}" for area in staging_areas(storage) for name in _log_names(storage, area.folder)]
+    logs = [_read_log(storage, path) for path in paths]
     if version_numbers(storage):
         manifest = read_manifest(storage)
-        paths += [file.path for file in manifest.files if file.path == f"{manifest.folder}/{LOG}"]
-    for area in staging_areas(storage):
-        paths += [f"{area.folder}/{name}" for name in storage.names(area.folder) if name.startswith("log-")]
-    logs = []
-    for path in paths:
-        lines = storage.read(path).decode().splitlines()
-        logs.append([json.loads(line) for line in lines])
+        path = f"{manifest.folder}/{LOG}"
+        logs += [_read_log(storage, path) for file in manifest.files if file.path == path]
     return sorted((log for log in logs if log), key=lambda log: str(log[0]["time"]))
+
+
+def _log_names(storage: Storage, folder: str) -> list[str]:
+    return [name for name in storage.names(folder) if name.startswith("log-")]
+
+
+def _read_log(storage: Storage, path: str) -> Events:
+    """Return the events of a log, none if it is gone."""
+    try:
+        lines = storage.read(path).decode().splitlines()
+        return [json.loads(line) for line in lines]
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise StoreCorrupt(f"the log {path} in {storage.url} is damaged", found=str(error)) from None

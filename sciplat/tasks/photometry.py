@@ -66,12 +66,15 @@ class PhotometryTask:
         for image in self.images.to_pylist():
             placed = place(ImageWcs(image["wcs"]), image["ny"], image["nx"], ra, dec)
             if len(placed.row):
-                pixels = self._read(image, placed)
-                measured = measure(pixels, placed, self.apertures, image["zero_point"])
-                parts.append(self._rows(sources, image, placed, measured))
+                parts.append(self._measure(sources, image, placed))
         table = pa.concat_tables(parts) if parts else self.schema.empty_table()
         order = [(name, "ascending") for name in (HEALPIX_COLUMN, "source_id", "mjd", "image_id")]
         return table.sort_by(order)
+
+    def _measure(self, sources: pa.Table, image: dict[str, Any], placed: Placed) -> pa.Table:
+        # the pixels of an image are forgotten before those of the next are read
+        measured = measure(self._read(image, placed), placed, self.apertures, image["zero_point"])
+        return self._rows(sources, image, placed, measured)
 
     def _read(self, image: dict[str, Any], placed: Placed) -> ImagePixels:
         planes: list[Plane] = ["science"]

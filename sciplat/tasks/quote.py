@@ -9,6 +9,8 @@ from pathlib import Path
 
 from sciplat.io.storage import LocalStorage
 
+_REPORT_BYTES = 24  # of a row: its pixel on the sky, twice, and where that changes
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -117,6 +119,6 @@ def write_cost(inner: Cost) -> Cost:
     """Return the cost of a task with the writing of its result."""
     rate = rates()
     seconds = inner.seconds + rate.task + rate.commit + rate.write * inner.size
-    # the encoded file stands beside the rows, and its buffer may be twice as large while it grows
-    memory = max(inner.memory, 3 * inner.size)
+    # the encoded file, at most as large, stands beside the rows; then the index is looked at
+    memory = max(inner.memory, 2 * inner.size + _REPORT_BYTES * inner.rows)
     return Cost(inner.read, inner.requests, inner.rows, inner.size, memory, seconds)

@@ -1,7 +1,7 @@
 """One run of a plan's tasks: handed out in bundles, tried again or set aside where they fail, watched on the way."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Generic, TypeVar
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from sciplat.errors import SciplatError, TaskFailed
 from sciplat.sky.cell import Cell
-from sciplat.tasks import apart
 from sciplat.tasks.attempt import BundleReport, Outcome, as_failure
 from sciplat.tasks.bundle import bundles
 from sciplat.tasks.log import RunLog
@@ -56,6 +55,8 @@ class Run(Generic[Result]):
     retries: Retries = field(init=False)
     _began: float = field(default_factory=perf_counter)
     _read: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _suspects: deque[Bundle] = field(default_factory=deque)  # tasks whose worker process died under them
+    _on_trial: Bundle | None = None
 
     def __post_init__(self) -> None:
         self.retries = Retries(self.on_error)
@@ -81,26 +82,28 @@ class Run(Generic[Result]):
         groups = bundles(self.work.seconds[left], self.workers.threads)
         tasks = ([self.task(self.work.cell(left[i])) for i in group] for group in groups)
         bar = Progress(self.what, len(self.work), done=len(self.work) - len(left))
-        try:
-            with bar, Stream(function, tasks, self.workers) as stream:
-                for done in stream:
-                    for outcome in self._over(done, stream):
-                        count = 0 if outcome.result is None else rows(outcome.result)
-                        self.cells, self.rows = self.cells + 1, self.rows + count
-                        bar.advance(rows=count)
-                        yield outcome
-                    self._show(bar)
-        except BaseException:
-            with suppress(Exception):  # the error itself matters more
-                apart.stop_all()
-            raise
+        with bar, Stream(function, tasks, self.workers) as stream:
+            for done in stream:
+                for outcome in self._over(done, stream):
+                    count = 0 if outcome.result is None else rows(outcome.result)
+                    self.cells, self.rows = self.cells + 1, self.rows + count
+                    bar.advance(rows=count)
+                    yield outcome
+                self._try_suspect(stream)
+                self._show(bar)
 
     def _over(self, done: Done[Bundle, BundleReport[Result]], stream: Stream[Bundle, Any]) -> Iterator[Outcome[Result]]:
         """Yield the cells of a bundle that are over; hand the others out again."""
+        on_trial, killed = done.item is self._on_trial, type(done.error).__name__ == "KilledWorker"
+        if on_trial:
+            self._on_trial = None
         if done.result is not None:
             self._note_process(done.result)
             outcomes: Sequence[Outcome[Result]] = done.result.outcomes
-        elif len(done.item) > 1:  # which of its tasks ended the worker?
+        elif killed and not on_trial:  # by one of its tasks, or by one of another bundle on the same worker?
+            self._suspects.extend([task] for task in done.item)
+            return
+        elif len(done.item) > 1:
             for task in done.item:
                 stream.again([task])
             return
@@ -111,8 +114,16 @@ class Run(Generic[Result]):
             wait = None if outcome.error is None else self._judge(outcome.cell, outcome.error)
             if wait is None:
                 yield outcome
+            elif killed:
+                self._suspects.append([tasks[outcome.cell]])
             else:
                 stream.again([tasks[outcome.cell]], after=wait)
+
+    def _try_suspect(self, stream: Stream[Bundle, Any]) -> None:
+        """Hand out one suspect at a time, so that none pays for what another does to their worker."""
+        if self._on_trial is None and self._suspects:
+            self._on_trial = self._suspects.popleft()
+            stream.again(self._on_trial)
 
     def _judge(self, cell: Cell, error: SciplatError) -> float | None:
         wait = self.retries.judge(cell, error)

@@ -109,6 +109,7 @@ class Stream(Generic[Item, Result]):
                 self._losses[id(item)] = losses + 1
                 self.again(item)
                 return None
+            self._losses.pop(id(item), None)
             return Done(item, None, error)
         self._losses.pop(id(item), None)
         return Done(item, result, None)

@@ -3,13 +3,16 @@
 import sys
 import time
 import uuid
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from sciplat.config import settings
 from sciplat.errors import ClusterLost
+from sciplat.tasks import apart
 
+_LOOK = 0.05  # seconds between two looks at what is to end
 _USABLE = 0.8  # of a worker's memory: above it Dask pauses the worker
 _GRACE = 5.0  # seconds in which a lost scheduler may answer again
 _NANNY_RETURNS = 10.0  # seconds in which a nanny starts a new worker process
@@ -71,9 +74,12 @@ class LocalThreads:
     def check(self) -> None:
         """Do nothing: this process is here."""
 
-    def close(self, futures: list[Any], *, wait: bool) -> None:  # noqa: ARG002
-        """Drop what has not begun and wait for the rest: threads cannot be left behind."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self, futures: list[Any], *, wait: bool) -> None:
+        """Drop what has not begun and wait for the rest: threads cannot be left behind, only processes be stopped."""
+        self._pool.shutdown(wait=wait, cancel_futures=True)
+        while not all(future.done() for future in futures):
+            apart.stop_all()
+            time.sleep(_LOOK)
 
 
 class DaskCluster:
@@ -88,14 +94,16 @@ class DaskCluster:
     def threads(self) -> int:
         """Threads of all workers that are there now, or 1."""
         if time.monotonic() - self._counted > 2:
-            self._threads = max(sum(self._client.nthreads().values()), 1)
+            with self._noticing():
+                self._threads = max(sum(self._client.nthreads().values()), 1)
             self._counted = time.monotonic()
         return self._threads
 
     def memory(self) -> int | None:
         """Return the share of a thread on the worker that has least."""
-        self._client.submit(resident_memory, pure=False).result()  # makes an adaptive cluster ask for a worker
-        return _cluster_share(self._client)
+        with self._noticing():
+            self._client.submit(resident_memory, pure=False).result()  # makes an adaptive cluster ask for a worker
+            return _cluster_share(self._client)
 
     def submit(self, function: Callable[[Any], Any], item: Any) -> Any:
         """Hand work to the scheduler; equal arguments do not make it the same work, as it has effects on storage."""
@@ -107,8 +115,6 @@ class DaskCluster:
         A batch system ends the nanny with its worker. A nanny that lives on saw its worker process die alone: out of
         memory, or a crash in compiled code.
         """
-        from concurrent.futures import CancelledError
-
         from distributed.scheduler import KilledWorker
 
         if isinstance(error, CancelledError):
@@ -136,6 +142,15 @@ class DaskCluster:
                     hint="connect to a cluster and call the same again: what is finished is kept",
                 )
             time.sleep(0.1)
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        """Turn an error of talking to a scheduler that is gone into ClusterLost."""
+        try:
+            yield
+        except (OSError, CancelledError):
+            self.check()
+            raise
 
     def close(self, futures: list[Any], *, wait: bool) -> None:
         """Cancel what has not begun; a cancelled task that runs goes on unseen, so `wait` asks for its end."""

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sciplat.errors import ArgumentError
+from sciplat.errors import ArgumentError, ConflictError
 from sciplat.io.catalog_store import LOG, PROVENANCE, CatalogStore
 from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.publish import FileEntry, Manifest, file_entry, read_manifest, rows_digest, version_numbers
-from sciplat.io.staging import CellRecord, Staging
+from sciplat.io.staging import CellRecord, DoneCells, Staging
 from sciplat.sky.coverage import Coverage
 from sciplat.tasks.attempt import BundleReport, attempt_all
 from sciplat.tasks.log import RunLog, origin
@@ -62,7 +62,12 @@ class WriteBundle:
 
 
 def write_catalog(
-    run: Run[int], schema: pa.Schema, writer: CatalogWriter, staging: Staging, record: Record
+    run: Run[int],
+    schema: pa.Schema,
+    writer: CatalogWriter,
+    staging: Staging,
+    plan: dict[str, Any],
+    record: Record,
 ) -> CatalogStore:
     """Do the cells that no earlier run has done, and publish all.
 
@@ -74,6 +79,8 @@ def write_catalog(
     writer : CatalogWriter
     staging : Staging
         Of the plan.
+    plan : dict
+        Its record, for whoever finds it unfinished.
     record : callable
         Makes the provenance.
 
@@ -82,49 +89,38 @@ def write_catalog(
     SciplatError
         What ended the run. The cells that were done stay in the staging area; where there is none, nothing stays.
     """
-    log = run.log = RunLog(staging.storage, f"{staging.folder}/log-{writer.write_id}.jsonl")
+    log = run.log = RunLog(staging.storage, staging.log_path(writer.write_id))
     try:
-        left = _left(run.work, staging.records())
+        staging.begin(plan)
+        left = _left(run.work, staging.done())
         resumed = len(run.work) - len(left)
         log.event("started", what=run.what, total=len(run.work), resumed=resumed, **origin())
         for _ in run.outcomes(WriteBundle(staging, writer.properties["rows_per_cell"], run.what), int, left):
             pass
-        return _published(run, schema, writer, staging, record)
+        store = _twin(writer, staging) or _new_version(run, schema, writer, staging, record)
     except BaseException as error:
         with suppress(Exception):  # the error itself matters more
-            _leave(staging, log, error)
-        raise
+            writer.abandon()
+        # a twin that has published also removes the area, and with it what this run was about to read
+        twin = _twin(writer, staging) if isinstance(error, Exception) else None
+        if twin is None:
+            with suppress(Exception):
+                _leave(staging, writer, log, error)
+            raise
+        store = twin
+    if not store.manifest.properties["report"]["quarantined"]:  # otherwise the same call goes on with these cells
+        staging.remove()
+    return store
 
 
-def _left(work: Work, records: list[CellRecord]) -> NDArray[np.int64]:
+def _left(work: Work, finished: DoneCells) -> NDArray[np.int64]:
     """Return the numbers of the cells that are not done."""
-    done = Coverage.from_cells([record.cell for record in records]).ranges
-    ranges = work.ranges
+    done, ranges = Coverage.from_ranges(finished.ranges).ranges, work.ranges
     place = np.searchsorted(done[:, 1], ranges[:, 0], side="right")
     near = place < len(done)
     held = np.zeros(len(ranges), dtype=bool)
     held[near] = (done[place[near], 0] <= ranges[near, 0]) & (ranges[near, 1] <= done[place[near], 1])
     return np.flatnonzero(~held)
-
-
-def _published(
-    run: Run[int], schema: pa.Schema, writer: CatalogWriter, staging: Staging, record: Record
-) -> CatalogStore:
-    """Make a version of all that is done, unless another process has published the same plan meanwhile."""
-    store = _twin(writer, staging)
-    if store is None:
-        records = staging.records()
-        _check_rows(run, records, staging)
-        try:
-            store = _new_version(run, schema, writer, staging, record, records)
-        except BaseException:
-            writer.abandon()
-            store = _twin(writer, staging)
-            if store is None:
-                raise
-    if not store.manifest.properties["report"]["quarantined"]:  # otherwise the same call goes on with these cells
-        staging.remove()
-    return store
 
 
 def _new_version(
@@ -133,10 +129,13 @@ def _new_version(
     writer: CatalogWriter,
     staging: Staging,
     record: Record,
-    records: list[CellRecord],
 ) -> CatalogStore:
-    reports = staging.link(writer.folder, records)
-    report = _report(run, records)
+    """Make a version of all that is done."""
+    done = staging.done()
+    _check_complete(run, done, staging)
+    _check_rows(run, done, staging)
+    reports = staging.link(writer.folder, done)
+    report = _report(run, done)
     log = run.log
     if log is not None:
         log.event("finished", **run.standing())
@@ -146,20 +145,19 @@ def _new_version(
     return replace(writer, properties=properties).publish(schema, reports, extra=tuple(_extra(writer, contents)))
 
 
-def _report(run: Run[int], records: list[CellRecord]) -> dict[str, Any]:
+def _report(run: Run[int], done: DoneCells) -> dict[str, Any]:
     """Return what the plan was expected to take, what it took, and what is missing."""
     quoted, standing = run.work.total, run.standing()
     aside = sorted(run.retries.quarantined.items(), key=lambda item: item[0].start)
-    rows, seconds = sum(record.rows for record in records), sum(record.seconds for record in records)
     return {
-        "rows": rows,
-        "cells": len(records),
+        "rows": done.rows,
+        "cells": len(done.cells),
         "cells_of_this_run": run.cells,
         "retried": run.retries.repeated,
         "quarantined": [[str(cell), str(error)] for cell, error in aside],
         "quote": {name: round(getattr(quoted, name), 3) for name in ("read", "requests", "rows", "seconds", "memory")},
         "actual": {name: standing[name] for name in ("read", "memory", "elapsed")}
-        | {"rows": rows, "seconds": round(seconds, 3)},
+        | {"rows": done.rows, "seconds": round(done.seconds, 3)},
     }
 
 
@@ -184,9 +182,21 @@ def is_same_plan(manifest: Manifest, fingerprint: str) -> bool:
     return bool(manifest.properties.get("fingerprint") == fingerprint)
 
 
-def _check_rows(run: Run[int], records: list[CellRecord], staging: Staging) -> None:
+def _check_complete(run: Run[int], done: DoneCells, staging: Staging) -> None:
+    """Refuse to publish less than was done."""
+    aside = run.retries.quarantined
+    missing = [cell for cell in map(run.work.cell, _left(run.work, done).tolist()) if cell not in aside]
+    if missing:
+        raise ConflictError(
+            f"cells that were done are gone from {staging.folder} in {staging.storage.url}",
+            found=f"{len(missing):,} of {len(run.work):,}, the first of them {missing[0]}",
+            hint="call the same again; another process has removed them, perhaps with restart=True",
+        )
+
+
+def _check_rows(run: Run[int], done: DoneCells, staging: Staging) -> None:
     """Refuse to publish nothing."""
-    if any(record.rows for record in records):
+    if done.rows:
         return
     for error in run.retries.quarantined.values():
         raise error
@@ -198,9 +208,9 @@ def _check_rows(run: Run[int], records: list[CellRecord], staging: Staging) -> N
     )
 
 
-def _leave(staging: Staging, log: RunLog, error: BaseException) -> None:
+def _leave(staging: Staging, writer: CatalogWriter, log: RunLog, error: BaseException) -> None:
     """Keep what was done for the next run; keep nothing where nothing was."""
-    if staging.is_begun:
+    if staging.is_begun or staging.writers - {writer.write_id}:  # another run may be about to finish its first cell
         log.event("stopped", error=str(error) or type(error).__name__)
     else:
         staging.remove()

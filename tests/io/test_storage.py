@@ -70,3 +70,12 @@ def test_urls_that_chain_or_are_unknown_are_refused(url):
 
 def test_credentials_are_not_shown():
     assert "secret" not in repr(open_storage("memory://x", {"key": "secret"}))
+
+
+@pytest.mark.parametrize(
+    "url", ["https://alice:secret@host/store", "s3://key:secret@bucket/store", "https://host/s?sig=secret"]
+)
+def test_a_url_with_a_secret_is_refused_without_repeating_it(url):
+    with pytest.raises(ArgumentError, match="storage_options") as caught:
+        open_storage(url)
+    assert "secret" not in str(caught.value)

@@ -99,7 +99,7 @@ def test_a_cluster_gives_the_same_files_as_threads(scene, tmp_path):
     plan = images.photometry(catalog, **ARGUMENTS)
     local = plan.write(tmp_path / "threads")
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster),
     ):
         remote = plan.write(tmp_path / "cluster")

@@ -1,0 +1,448 @@
+"""SIGKILL, Ctrl-C, twins and a full disk under a plan that is written: the same call makes the same store."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from contextlib import contextmanager, suppress
+
+import numpy as np
+import psutil
+import pytest
+
+import sciplat
+from sciplat.errors import PlanChanged, StorageError, StoreNotFound
+from sciplat.io.catalog_store import open_catalog_store
+from sciplat.io.publish import version_numbers
+from sciplat.io.staging import STAGING, staging_areas
+from sciplat.io.storage import LocalStorage
+from sciplat.io.verify import verify_files
+from tests.sky_scene import WHOLE_SKY, sources, write_catalog, write_images
+
+SEED = 2026
+FAULTS = 20
+READER = 0.02  # seconds between two looks of a reader
+# what a plan imports: without it most faults would hit the imports
+PRELOAD = {
+    "sciplat.lazy.catalog", "sciplat.lazy.images", "sciplat.kernels.aperture", "zarr.codecs", "zarr.storage",
+    "cdshealpix.skymap", "cdshealpix.nested", "mocpy", "astropy.wcs", "astropy.table", "astropy.coordinates",
+    "pyarrow.parquet", "pyarrow.dataset", "pandas", "scipy.linalg", "rich.live", "tests.lazy.test_plan_kill",
+}  # fmt: skip
+
+
+def same(table):
+    return table
+
+
+def first_half(table):
+    return table.slice(0, (len(table) + 1) // 2)
+
+
+def slow(table):
+    time.sleep(0.1)
+    return table
+
+
+def endless(table):
+    if 0 in table["source_id"].to_pylist():
+        time.sleep(600)
+    return table
+
+
+def plan_of(name, folder):
+    """Return a plan by its name; all read the same scene."""
+    images, catalog = sciplat.open_images(folder / "images"), sciplat.open_catalog(folder / "catalog")
+    if name in ("apart", "stuck"):  # a process for each cell takes its time
+        catalog = catalog.within(sciplat.Cone("0 deg", "90 deg", "1 deg"))
+    photometry = images.photometry(catalog, radii=["5 arcsec" if name == "wider" else "3 arcsec"])
+    if name in ("photometry", "wider"):
+        return photometry
+    step = {"map": same, "slow": slow, "other code": first_half, "apart": slow, "stuck": endless}[name]
+    return photometry.map(step, schema=photometry.schema, timeout=600 if name in ("apart", "stuck") else None)
+
+
+def write(name, folder, url, options, together, answer):
+    """Write a plan in a process of its own; say what came of it."""
+    os.environ["SCIPLAT_THREADS"] = "2"
+    plan = plan_of(name, folder)
+    if together is not None:
+        together.wait(30)
+    try:
+        plan.write(url, **options)
+    except Exception as error:
+        answer.send(error)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    answer.send(None)
+
+
+class Writing:
+    """A plan that is being written in a process of its own."""
+
+    def __init__(self, context, *arguments):
+        self.answer, theirs = context.Pipe(duplex=False)
+        self.process = context.Process(target=write, args=(*arguments, theirs))
+        self.process.start()
+        theirs.close()
+
+    def end(self, fault=None, after=0.0):
+        """Send the signal `fault` after so many seconds, or when `after()` is true; return the error of the plan."""
+        began = time.perf_counter()
+        if fault is not None:
+            if callable(after):
+                while self.process.is_alive() and not after():
+                    pass
+            else:
+                self.process.join(after)
+            if self.process.is_alive():
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.kill(self.process.pid, fault)
+        struck = time.perf_counter()
+        self.process.join(60)
+        assert not self.process.is_alive()
+        self.seconds, self.dying = time.perf_counter() - began, time.perf_counter() - struck
+        with suppress(EOFError):
+            return self.answer.recv() if self.answer.poll() else None
+        return None
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scene")
+    sciplat.ingest_images(write_images(folder / "fits"), folder / "images")
+    write_catalog(folder / "catalog", sources(), WHOLE_SKY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(scene):
+    """Return a function that starts to write a plan in a process that has everything imported, and no thread yet."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(sorted(PRELOAD))
+
+    def begin(name, url, together=None, **options):
+        return Writing(context, name, scene, url, options, together)
+
+    begin.barrier = lambda: context.Barrier(2)
+    return begin
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start, scene, tmp_path_factory):
+    """Return a function that tells what an undisturbed run gives: each file's digest, the cells, and the seconds."""
+    folder, known = tmp_path_factory.mktemp("undisturbed"), {}
+
+    def run(name):
+        if name not in known:
+            assert start(name, folder / f"{name} warm").end() is None
+            writing = start(name, folder / name)
+            assert writing.end() is None
+            assert left_over(folder / name) == []
+            known[name] = content(folder / name), len(plan_of(name, scene).cells), writing.seconds
+        return known[name]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def old_store(undisturbed, tmp_path_factory):
+    """Return the store of another plan."""
+    undisturbed("wider")
+    return next(tmp_path_factory.getbasetemp().glob("undisturbed*/wider"))
+
+
+def content(url):
+    """Return the digest of every file with rows, and of all."""
+    manifest = open_catalog_store(LocalStorage(url)).manifest
+    files = {entry.path.removeprefix(manifest.folder): entry.sha256 for entry in manifest.files if entry.rows}
+    return files, manifest.digest
+
+
+def left_over(url):
+    """Return all that belongs to no version: staging areas, orphan folders, temporary files."""
+    storage = LocalStorage(url)
+    versions = [open_catalog_store(storage, number).manifest for number in version_numbers(storage)]
+    known = {"versions", "collection.properties", *(manifest.folder for manifest in versions)}
+    hidden = [path.name for path in url.rglob(".*")]
+    return [*hidden, *({path.name for path in url.iterdir()} - known)]
+
+
+def done_before(url):
+    """Return the cells that a run has left as done."""
+    return sum(len(area.done().cells) for area in staging_areas(LocalStorage(url)))
+
+
+@contextmanager
+def reader(url):
+    """Look at a store again and again; give the versions seen, each of which must be whole."""
+    seen, wrong, over = set(), [], threading.Event()
+
+    def look():
+        while not over.wait(READER):
+            try:
+                store = sciplat.open_catalog(url).store
+                seen.add(store.manifest.digest)
+                wrong.extend(verify_files(store.storage, store.manifest))
+            except StoreNotFound:
+                seen.add(None)
+            except Exception as error:  # noqa: BLE001  # told below
+                wrong.append(repr(error))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+    assert wrong == []
+
+
+# states of a store that is being written; {} is the number of the version
+STATES = ["{s}/*/plan.json", "{s}/*/*.parquet", "{s}/*/done-*", "v{n}-*", "v{n}-*/*/*/*/Npix=*", "v{n}-*/skymap.fits"]
+STATES += ["versions/.{n}.json*", "versions/{n}.json", ".collection.properties*", "cleared"]
+
+
+def has_come(url, state, number):
+    """Return a function that tells whether a state has come."""
+    if state == "cleared":
+        return lambda: (url / f"versions/{number}.json").exists() and not list(url.glob(f"{STAGING}/*/done-*"))
+    pattern = state.format(s=STAGING, n=number)
+    return lambda: any(url.glob(pattern))
+
+
+def moments(seed, seconds, url, number=1):
+    """Return when to strike: 10 times at any time, and once in every state."""
+    times = np.random.default_rng(seed).uniform(0.1 * seconds, 1.1 * seconds, FAULTS // 2).tolist()
+    return [*times, *(has_come(url / str(len(times) + place), state, number) for place, state in enumerate(STATES))]
+
+
+def test_after_a_kill_the_same_call_makes_the_same_store(tmp_path, start, undisturbed):
+    name = "map"
+    expected, cells, seconds = undisturbed(name)
+    resumed, published, slowest = 0, 0, 0.0
+    for number, moment in enumerate(moments(SEED, seconds, tmp_path)):
+        url = tmp_path / str(number)
+        where = f"seed {SEED}, fault {number} at {moment}"
+        with reader(url) as seen:
+            start(name, url).end(signal.SIGKILL, moment)
+            is_there, done = bool(version_numbers(LocalStorage(url))), done_before(url)
+            again = start(name, url)
+            assert again.end() is None, where
+        assert content(url) == expected, where
+        assert left_over(url) == [], where
+        assert seen <= {None, expected[1]}, where
+        assert sciplat.open_catalog(url).version == 1, where
+        if not is_there:
+            assert sciplat.open_catalog(url).report["cells_of_this_run"] == cells - done, where
+        resumed, published, slowest = resumed + bool(done), published + is_there, max(slowest, again.seconds)
+    print(
+        f"seed {SEED}: {FAULTS} SIGKILL of a plan, {resumed} resumed, {published} after it was published, "
+        f"0 lost, 0 wrong, 0 unclear errors, worst recovery {slowest:.2f} s"
+    )
+
+
+def test_after_a_kill_readers_see_the_old_version_or_the_new_one(tmp_path, start, undisturbed, old_store):
+    (old, _, _), (new, cells, seconds) = undisturbed("wider"), undisturbed("map")
+    slowest = 0.0
+    for number, moment in enumerate(moments(SEED + 1, seconds, tmp_path, number=2)[FAULTS // 4 :]):
+        url = tmp_path / str(number + FAULTS // 4)
+        where = f"seed {SEED + 1}, fault {number} at {moment}"
+        shutil.copytree(old_store, url)
+        with reader(url) as seen:
+            start("map", url, replace=True).end(signal.SIGKILL, moment)
+            is_there, done = len(version_numbers(LocalStorage(url))) == 2, done_before(url)
+            cleared = is_there and not (url / STAGING).exists()  # then the second call is a new one
+            again = start("map", url, replace=True)
+            assert again.end() is None, where
+        assert content(url) == new, where
+        assert left_over(url) == [], where
+        assert seen <= {old[1], new[1]}, where
+        assert version_numbers(LocalStorage(url)) == ([1, 2, 3] if cleared else [1, 2]), where
+        if not is_there:
+            assert sciplat.open_catalog(url).report["cells_of_this_run"] == cells - done, where
+        slowest = max(slowest, again.seconds)
+    print(f"seed {SEED + 1}: {number + 1} SIGKILL of a replacement, 0 lost, 0 wrong, worst recovery {slowest:.2f} s")
+
+
+def children_of(pid):
+    """Return the processes of functions that a process has started, alive or orphaned."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if "sciplat.tasks.apart_child" in command and str(pid) in command:
+            found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("name", ["photometry", "apart"])
+def test_interrupted_it_leaves_what_is_done_or_nothing(tmp_path, start, undisturbed, name):
+    expected, cells, seconds = undisturbed(name)
+    faults = FAULTS // 4
+    resumed, slowest = 0, 0.0
+    for number, moment in enumerate(np.random.default_rng(SEED + 2).uniform(0.05, 0.95, faults) * seconds):
+        url = tmp_path / str(number)
+        where = f"seed {SEED + 2}, fault {number} after {moment:.4f} s"
+        stopped = start(name, url)
+        stopped.end(signal.SIGINT, moment)
+        assert stopped.dying < 10, where
+        assert children_of(stopped.process.pid) == [], where
+        done = done_before(url)
+        if not version_numbers(LocalStorage(url)):
+            assert stopped.process.exitcode != 0, where
+            assert done or not url.exists(), where
+        again = start(name, url)
+        assert again.end() is None, where
+        assert content(url) == expected, where
+        assert left_over(url) == [], where
+        if done:
+            assert sciplat.open_catalog(url).report["cells_of_this_run"] == cells - done, where
+        resumed, slowest = resumed + bool(done), max(slowest, stopped.dying)
+    print(f"seed {SEED + 2}: {faults} Ctrl-C in {name}, {resumed} resumed, 0 lost, 0 wrong, worst end {slowest:.2f} s")
+
+
+def test_interrupted_it_stops_a_function_that_never_ends(tmp_path, start):
+    stuck = start("stuck", tmp_path / "store")
+    end = time.monotonic() + 30
+    while done_before(tmp_path / "store") < 3 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert children_of(stuck.process.pid)
+    stuck.end(signal.SIGINT)
+    assert stuck.dying < 10
+    assert children_of(stuck.process.pid) == []
+    assert done_before(tmp_path / "store") >= 3
+
+
+@pytest.fixture
+def killed(tmp_path, start, undisturbed):
+    """Return the URL at which a plan was killed when some of its cells were done, and how many those are."""
+    url = tmp_path / "store"
+    writing = start("slow", url)
+    while done_before(url) < 3:
+        time.sleep(0.01)
+    writing.end(signal.SIGKILL)
+    assert not version_numbers(LocalStorage(url))
+    return url, done_before(url)
+
+
+def test_a_changed_plan_is_refused_and_the_first_one_goes_on(killed, scene, start, undisturbed):
+    url, done = killed
+    expected, cells, _ = undisturbed("slow")
+    for name, difference in {"wider": "operation", "other code": "the code of first_half"}.items():
+        error = start(name, url).end()
+        assert isinstance(error, PlanChanged), error
+        assert difference in error.found
+    assert done_before(url) == done
+    assert start("slow", url).end() is None
+    assert content(url) == expected
+    assert sciplat.open_catalog(url).report["cells_of_this_run"] == cells - done
+
+
+def test_other_radii_and_another_input_are_named(tmp_path, scene):
+    images, catalog = sciplat.open_images(scene / "images"), sciplat.open_catalog(scene / "catalog")
+    first = catalog.write(tmp_path / "input")
+    url = tmp_path / "store"
+    failing = images.photometry(first, radii=["3 arcsec"]).map(fail_at_the_pole, schema=images.photometry(first, radii=["3 arcsec"]).schema)
+    with pytest.raises(sciplat.errors.StepError, match="the pole"):
+        failing.write(url)
+    assert done_before(url)
+    wider = images.photometry(first, radii=["5 arcsec"])
+    with pytest.raises(PlanChanged, match=r"radii of photometry: .*, now "):
+        wider.map(fail_at_the_pole, schema=wider.schema).write(url)
+    second = catalog.within(sciplat.Cone("0 deg", "0 deg", "30 deg")).write(tmp_path / "input", replace=True)
+    other = images.photometry(second, radii=["3 arcsec"])
+    with pytest.raises(PlanChanged, match=r"input: version 1, now 2"):
+        other.map(fail_at_the_pole, schema=other.schema).write(url)
+    assert len(wider.write(url, restart=True))
+    assert left_over(url) == []
+
+
+def fail_at_the_pole(table):
+    if max(table["dec"].to_pylist()) > 80:
+        raise ValueError("the pole")
+    return table
+
+
+def test_twins_make_one_store(tmp_path, start, undisturbed):
+    expected, _, seconds = undisturbed("map")
+    slowest = 0.0
+    for number, delay in enumerate([0.0, 0.0, 0.0, *np.random.default_rng(SEED + 3).uniform(0, seconds, 7)]):
+        url = tmp_path / str(number)
+        together = start.barrier() if delay == 0 else None
+        with reader(url) as seen:
+            first = start("map", url, together)
+            time.sleep(delay)
+            second = start("map", url, together)
+            assert (first.end(), second.end()) == (None, None), f"delay {delay:.4f} s"
+        assert content(url) == expected
+        assert left_over(url) == [], f"delay {delay:.4f} s"
+        assert seen <= {None, expected[1]}
+        assert version_numbers(LocalStorage(url)) == [1]
+        slowest = max(slowest, first.seconds)
+    print(f"seed {SEED + 3}: 10 pairs of one plan, 0 lost, 0 wrong, 0 unclear errors, slowest {slowest:.2f} s")
+
+
+def test_twins_that_replace_make_whole_versions(tmp_path, start, undisturbed, old_store):
+    expected, _, seconds = undisturbed("map")
+    old = undisturbed("wider")[0]
+    for number, delay in enumerate([0.0, *np.random.default_rng(SEED + 4).uniform(0.5 * seconds, 1.2 * seconds, 5)]):
+        url = tmp_path / str(number)
+        shutil.copytree(old_store, url)
+        with reader(url) as seen:
+            first = start("map", url, replace=True)
+            time.sleep(delay)
+            second = start("map", url, replace=True)
+            assert (first.end(), second.end()) == (None, None), f"delay {delay:.4f} s"
+        assert content(url) == expected
+        assert left_over(url) == [], f"delay {delay:.4f} s"
+        assert seen <= {old[1], expected[1]}
+
+
+def test_of_two_plans_one_wins_and_the_other_says_so(tmp_path, start, undisturbed):
+    expected = {undisturbed(name)[0][1]: undisturbed(name)[0] for name in ("map", "wider")}
+    for number in range(5):
+        url, together = tmp_path / str(number), start.barrier()
+        with reader(url) as seen:
+            errors = [writing.end() for writing in [start(name, url, together) for name in ("map", "wider")]]
+        lost = [error for error in errors if error is not None]
+        assert len(lost) == 1, errors
+        assert type(lost[0]).__name__ in ("PlanChanged", "StoreExists", "ConflictError"), lost
+        assert version_numbers(LocalStorage(url)) == [1]
+        digest = open_catalog_store(LocalStorage(url)).manifest.digest
+        assert content(url) == expected[digest]
+        assert seen <= {None, digest}
+        assert [path.name for path in url.glob("v1-*")] == [open_catalog_store(LocalStorage(url)).manifest.folder]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a small file system cannot be mounted here: {error}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_named_and_the_next_try_goes_on(small_disk, start, undisturbed):
+    expected, cells, _ = undisturbed("map")
+    (small_disk / "ballast").write_bytes(bytes(400 << 10))
+    url = small_disk / "store"
+    error = start("map", url).end()
+    assert isinstance(error, StorageError), error
+    assert str(url) in error.what
+    assert "No space left" in error.found
+    assert "bytes" in error.found
+    done = done_before(url)
+    (small_disk / "ballast").unlink()
+    assert start("map", url).end() is None
+    assert content(url) == expected
+    assert left_over(url) == []
+    assert sciplat.open_catalog(url).report["cells_of_this_run"] == cells - done
