@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, overload
 
+import numpy as np
 import psutil
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from benchmarks.rivals import machine, versions
 from sciplat.lazy.catalog import Catalog
@@ -89,8 +91,8 @@ class Idle:
     def cost(self, cell: Cell) -> Cost:
         return Cost()
 
-    def rows_in(self, ranges: Ranges) -> float:
-        return 0.0
+    def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
+        return np.zeros(len(ranges))
 
     def describe(self) -> dict[str, Any]:
         return {"op": "idle", "count": self.count}

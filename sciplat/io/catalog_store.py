@@ -73,8 +73,8 @@ class CatalogStore:
         total = np.cumsum([0, *(entry.file.rows for entry in self.entries)])
         return Density(ends, np.stack([total[:-1], total[1:]], axis=1).ravel())
 
-    def expected_rows(self, ranges: Ranges) -> float:
-        """Return the rows in ranges of order-29 cells, known to a thousandth of each cell's rows."""
+    def expected_rows(self, ranges: Ranges) -> NDArray[np.float64]:
+        """Return the rows in each range of order-29 cells, known to a thousandth of each cell's rows."""
         return self._density.rows_in(ranges)
 
     @property

@@ -202,9 +202,7 @@ class CatalogWriter:
         self.storage.remove_empty("")
 
 
-def encode_cells(
-    cell: Cell, table: pa.Table, rows_per_cell: int
-) -> Iterator[tuple[Cell, memoryview, int, int, int]]:
+def encode_cells(cell: Cell, table: pa.Table, rows_per_cell: int) -> Iterator[tuple[Cell, memoryview, int, int, int]]:
     """Yield the files of one cell: each one's cell, bytes, length of the footer, rows, and bytes once it is read.
 
     Parameters

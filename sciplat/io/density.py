@@ -31,16 +31,17 @@ class Density:
     index: NDArray[np.int64]
     before: NDArray[np.int64]
 
-    def rows_in(self, ranges: Ranges) -> float:
-        """Return the expected rows in half-open ranges of order-29 indices, shape (n, 2)."""
+    def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
+        """Return the expected rows in each of some half-open ranges of order-29 indices; (n, 2) to (n,)."""
         if len(self.index) == 0:
-            return 0.0
+            return np.zeros(len(ranges))
         # np.interp would take order-29 indices for floats, of which neighbours are 512 apart
         place = np.clip(np.searchsorted(self.index, ranges) - 1, 0, len(self.index) - 2)
         width = np.maximum(self.index[place + 1] - self.index[place], 1)
         share = np.clip((ranges - self.index[place]) / width, 0, 1)
         before = self.before[place] + share * (self.before[place + 1] - self.before[place])
-        return float((before[:, 1] - before[:, 0]).sum())
+        rows: NDArray[np.float64] = before[:, 1] - before[:, 0]
+        return rows
 
 
 def encode_density(knots: Sequence[NDArray[np.int64]]) -> bytes:

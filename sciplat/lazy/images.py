@@ -14,7 +14,8 @@ from sciplat.io.image_store import ImageStore, open_image_store, read_image_tabl
 from sciplat.io.storage import open_storage
 from sciplat.lazy.catalog import Catalog, catalog_from_store
 from sciplat.lazy.fingerprint import Record
-from sciplat.lazy.photometry import Photometry, image_ranges
+from sciplat.lazy.image_cost import image_ranges
+from sciplat.lazy.photometry import Photometry
 from sciplat.lazy.region import describe_region
 from sciplat.sky.align import meeting_pairs
 from sciplat.sky.angle import AngleLike, Length, parse_length

@@ -117,7 +117,7 @@ class Map:
         inner = self.inner.cost(cell)
         if self.reach is not None:
             inner = _scaled(inner, surroundings(cell, self.reach).area / cell_area(cell.order))
-        rows = self.rows_in(cell_ranges([cell]))
+        rows = float(self.rows_in(cell_ranges([cell]))[0])
         size = rows * row_bytes(self.schema)
         function = size + (size if self.memory is None else self.memory)  # its result, and as much on the way there
         memory = inner.size * (2 if self.reach is not None else 1) + function  # the surroundings are cut to size
@@ -139,7 +139,7 @@ class Map:
             "memory": self.memory,
         }
 
-    def rows_in(self, ranges: Ranges) -> float:
+    def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
         """Return the inner node's: a function usually gives as many rows as it takes."""
         return self.inner.rows_in(ranges)
 

@@ -7,14 +7,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from sciplat.io.catalog_store import ROW_GROUP, CatalogStore
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.io.publish import FileEntry
 from sciplat.lazy.fingerprint import Record
 from sciplat.lazy.region import describe_region
-from sciplat.sky.align import common_ranges
-from sciplat.sky.cell import Cell, cell_ranges
+from sciplat.sky.align import common_ranges, meeting_pairs
+from sciplat.sky.cell import Cell, cell_ranges, positions_29
 from sciplat.sky.coverage import Coverage, Ranges
 from sciplat.sky.region import Region
 from sciplat.steps.nest import nested_type
@@ -26,7 +27,9 @@ from sciplat.tasks.task import ScanTask, SelectTask, Task, WithinTask
 _VARIED_BYTES = 32  # of a text or list of unknown length
 _INDEX_BYTES = 16  # the index is read first, to know which rows are inside
 _TEST_BYTES = 75  # a region's test holds unit vectors and distances
-_SORT_BYTES = 90  # sorting holds indices, codes, and a hash table of the keys
+_SAMPLES = 16  # places in a cell that tell how much of it lies in a region
+_MANY_RANGES = 5000
+_SORT_BYTES = 110  # sorting holds indices, codes, and a hash table of the keys
 
 
 class Node(Protocol):
@@ -59,8 +62,8 @@ class Node(Protocol):
         """Return the operation with its arguments and inputs, as JSON."""
         ...
 
-    def rows_in(self, ranges: Ranges) -> float:
-        """Return the expected rows in ranges of order-29 cells."""
+    def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
+        """Return the expected rows in each of some ranges of order-29 cells, sorted and disjoint; (n, 2) to (n,)."""
         ...
 
 
@@ -113,7 +116,7 @@ class Scan:
         """Return the cost of the row groups that are read, and of the rows that are kept of them."""
         file, rate = self._file(cell), rates()
         inside = cell_ranges([cell]) if self.cover is None else self.cover.clipped(cell.start, cell.stop)
-        rows = min(self.rows_in(inside), file.rows)
+        rows = min(float(self.rows_in(inside).sum()), file.rows)
         read = min(file.rows, rows + 2 * len(inside) * ROW_GROUP)
         width = self._row_bytes(file)
         share = read / file.rows * width / max(_whole_row_bytes(self.store.schema, file), 1)
@@ -145,7 +148,7 @@ class Scan:
         # how they are spread over texts and lists is not known: all of them count for each
         return _varied_row_bytes(self.store.schema, file) if _varied(self._read) else 0.0
 
-    def rows_in(self, ranges: Ranges) -> float:
+    def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
         """Return the expected rows by the store's density."""
         return self.store.expected_rows(ranges)
 
@@ -184,7 +187,7 @@ class Within:
     def cost(self, cell: Cell) -> Cost:
         """Return the inner cost, with the rows that are expected inside."""
         inner = self.inner.cost(cell)
-        rows = self.rows_in(cell_ranges([cell]))
+        rows = float(self.rows_in(cell_ranges([cell]))[0])
         size = inner.size * min(rows / inner.rows, 1) if inner.rows else 0.0
         memory = max(inner.memory, inner.size + _TEST_BYTES * inner.rows + size)
         return replace(inner, rows=rows, size=size, memory=memory, seconds=inner.seconds + rates().within * inner.rows)
@@ -193,9 +196,25 @@ class Within:
         """Return the region."""
         return {"op": "within", "inner": self.inner.describe(), "region": describe_region(self.region)}
 
-    def rows_in(self, ranges: Ranges) -> float:
-        """Return the expected rows in the part of the ranges that the region covers."""
-        return self.inner.rows_in(common_ranges(ranges, self.cover.ranges))
+    def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
+        """Return the expected rows in the part of each range that lies in the region."""
+        cells, shares = self._shares
+        i, j = meeting_pairs(ranges, cells)
+        parts = np.stack([np.maximum(ranges[i, 0], cells[j, 0]), np.minimum(ranges[i, 1], cells[j, 1])], axis=1)
+        rows = np.bincount(i, self.inner.rows_in(parts) * shares[j], minlength=len(ranges))
+        return rows.astype(np.float64)
+
+    @cached_property
+    def _shares(self) -> tuple[Ranges, NDArray[np.float64]]:
+        """The cells of the cover as ranges, and how much of each lies in the region."""
+        if len(self.cover.ranges) > _MANY_RANGES:  # so many follow the border closely
+            return self.cover.ranges, np.ones(len(self.cover.ranges))
+        cells = cell_ranges(self.cover.cells)
+        sixteenth = (cells[:, 1] - cells[:, 0])[:, np.newaxis] // _SAMPLES
+        # three quarters into a cell's indices lies its centre
+        places = cells[:, :1] + sixteenth * np.arange(_SAMPLES) + sixteenth * 3 // 4
+        inside = self.region.contains(*positions_29(places.ravel()))
+        return cells, inside.reshape(places.shape).mean(axis=1)
 
 
 @dataclass(frozen=True)
@@ -237,7 +256,7 @@ class Select:
         """Return the columns."""
         return {"op": "select", "inner": self.inner.describe(), "columns": list(self.columns)}
 
-    def rows_in(self, ranges: Ranges) -> float:
+    def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
         """Return the inner node's."""
         return self.inner.rows_in(ranges)
 
@@ -288,7 +307,7 @@ class Nest:
         arguments = {"by": self.by, "columns": list(self.columns), "name": self.name}
         return {"op": "nest", "inner": self.inner.describe(), **arguments}
 
-    def rows_in(self, ranges: Ranges) -> float:
+    def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
         """Return the inner node's: at most as many."""
         return self.inner.rows_in(ranges)
 

@@ -11,28 +11,19 @@ from numpy.typing import NDArray
 
 from sciplat.errors import ArgumentError
 from sciplat.io.hats import HEALPIX_COLUMN
-from sciplat.io.image_store import CHUNK
 from sciplat.io.storage import Storage
 from sciplat.lazy.fingerprint import Record
+from sciplat.lazy.image_cost import ImageCost
 from sciplat.lazy.node import Node, row_bytes
-from sciplat.sky.align import common_cells, common_ranges
-from sciplat.sky.cell import Cell, cell_area, cell_ranges
+from sciplat.sky.align import common_cells
+from sciplat.sky.cell import Cell
 from sciplat.sky.coverage import Coverage, Ranges
-from sciplat.sky.frame import unit_vectors
 from sciplat.steps.photometry import Apertures, photometry_schema
 from sciplat.tasks.photometry import CatalogColumns, PhotometryTask
 from sciplat.tasks.quote import Cost, rates
 
-_COST_COLUMNS = ("cells", "corners", "stored_bytes", "ny", "nx", "has_variance", "has_mask")
 _PLACE_BYTES = 40  # of a source that is looked for on an image
 _ROWS_HELD = 2.5  # times: measured, as they were put together, and sorted
-
-
-def image_ranges(images: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the ranges of order-29 cells that images may touch, shape (n, 2), and the row that each belongs to."""
-    coverages = [Coverage.from_uniq(cells).ranges for cells in images["cells"].to_pylist()]
-    owner = np.repeat(np.arange(len(coverages)), [len(part) for part in coverages])
-    return np.concatenate([np.empty((0, 2), np.int64), *coverages]), owner
 
 
 @dataclass(frozen=True)
@@ -103,45 +94,43 @@ class Photometry:
         return photometry_schema(self._field(self._identity), self.apertures, kept)
 
     @cached_property
-    def _ranges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The ranges of all images, sorted by their start, and the image that each belongs to."""
-        ranges, owner = image_ranges(self.images)
-        order = np.argsort(ranges[:, 0], kind="stable")
-        return ranges[order], owner[order]
+    def _exposures(self) -> ImageCost:
+        return ImageCost(self.images)
+
+    @cached_property
+    def _slim(self) -> pa.Table:
+        """The images without what is of use to the plan only."""
+        return self.images.drop_columns(["cells", "corners"]).combine_chunks()
 
     @cached_property
     def cells(self) -> Sequence[Cell]:
         """The parts of the catalog's cells that touch an image."""
-        coverage = Coverage.from_ranges(self._ranges[0])
+        coverage = Coverage.from_ranges(self._exposures.ranges[0])
         return [cell for cell, _ in common_cells(list(self.catalog.cells), coverage, self.order)]
 
     def task(self, cell: Cell, cover: Coverage | None = None) -> PhotometryTask:
         """Return the measuring of one cell's sources on the images that may hold them."""
-        near = self.images_near(cell).drop_columns(["cells", "corners"])  # of use to the plan only
+        near = self._slim.take(pa.array(self._exposures.near(cell)))
         sources = self.catalog.task(cell, cover)
         return PhotometryTask(sources, self.storage, near, self.apertures, self._columns, self.schema)
 
     def cost(self, cell: Cell) -> Cost:
-        """Return the cost: of every image the chunks are read that sources of the cell are expected on."""
+        """Return the cost of the sources, of the chunks that they are expected on, and of measuring."""
         rate, sources = rates(), self.catalog.cost(cell)
-        read, requests, seconds, largest = sources.read, sources.requests, sources.seconds, 0.0
-        images = self.images_near(cell).select([*_COST_COLUMNS]).to_pylist()
-        for image in images:
-            inside = common_ranges(Coverage.from_uniq(image["cells"]).ranges, cell_ranges([cell]))
-            chunks = -(-image["ny"] // CHUNK) * -(-image["nx"] // CHUNK)
-            touched = _touched(chunks, self.catalog.rows_in(inside))
-            planes = 1 + image["has_variance"] + image["has_mask"]
-            pixels = image["ny"] * image["nx"] * touched / chunks
-            read += image["stored_bytes"] * touched / chunks
-            requests += planes * touched
-            seconds += planes * (rate.window * (touched > 0) + rate.pixel * pixels) + rate.place * sources.rows
-            largest = max(largest, self._window_pixels(image, cell) * _pixel_bytes(image))
-        rows = self.rows_in(cell_ranges([cell]))
-        size = rows * row_bytes(self.schema)
-        seconds += rate.measure * rows * len(self.apertures.radii)
+        images = self._exposures.reading(self.catalog, cell, self.apertures)
+        size = images.rows * row_bytes(self.schema)
+        seconds = rate.window * images.windows + rate.pixel * images.pixels
+        seconds += rate.place * sources.rows * images.images
+        seconds += rate.measure * images.rows * len(self.apertures.radii)
         held = sources.size + _PLACE_BYTES * sources.rows
-        memory = max(sources.memory, held + largest + _ROWS_HELD * size)
-        return Cost(read, requests, rows, size, memory, seconds)
+        return Cost(
+            read=sources.read + images.read,
+            requests=sources.requests + images.requests,
+            rows=images.rows,
+            size=size,
+            memory=max(sources.memory, held + images.memory + _ROWS_HELD * size),
+            seconds=sources.seconds + seconds,
+        )
 
     def describe(self) -> Record:
         """Return the images, the catalog and what is measured."""
@@ -157,35 +146,10 @@ class Photometry:
             "keep": list(self.keep),
         }
 
-    def _window_pixels(self, image: dict[str, Any], cell: Cell) -> float:
-        """Return the most pixels of an image that sources of the cell may ask for."""
-        (ra, dec), (ra_next, dec_next) = np.array(image["corners"][:4]).reshape(2, 2)
-        side = np.degrees(np.linalg.norm(unit_vectors(ra, dec) - unit_vectors(ra_next, dec_next)))
-        scale = side / max(image["nx"], 1)
-        across = 2 * np.sqrt(cell_area(cell.order)) / scale  # no cell is longer
-        across += 2 * (float(self.apertures.reach(np.array([scale]))[0]) + CHUNK)
-        return float(min(across, image["nx"]) * min(across, image["ny"]))
-
-    def rows_in(self, ranges: Ranges) -> float:
-        """Return the expected rows: every source in the ranges once for each image that may hold it."""
-        return self.catalog.rows_in(common_ranges(self._ranges[0], Coverage.from_ranges(ranges).ranges))
+    def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
+        """Return the expected rows: every source in a range once for each image that may hold it."""
+        return self._exposures.rows(self.catalog, ranges)
 
     def images_near(self, cell: Cell) -> pa.Table:
         """Return the rows of the images that may hold a source of the cell."""
-        ranges, owner = self._ranges
-        longest = int((ranges[:, 1] - ranges[:, 0]).max())
-        first, last = np.searchsorted(ranges[:, 0], [cell.start - longest, cell.stop])
-        near = slice(int(first), int(last))
-        chosen = np.unique(owner[near][ranges[near, 1] > cell.start])
-        return self.images.take(pa.array(chosen))
-
-
-def _touched(chunks: int, sources: float) -> float:
-    """Return the expected number of chunks that hold one or more of some sources."""
-    return float(chunks * -np.expm1(-sources / chunks))
-
-
-def _pixel_bytes(image: dict[str, Any]) -> int:
-    """Return the bytes of a pixel of a window, held in parts and as a whole, and of the plane that is being decoded."""
-    planes = 2 + bool(image["has_mask"])  # without a plane of the variance it is computed
-    return 4 * (2 * planes + 2)
+        return self.images.take(pa.array(self._exposures.near(cell)))

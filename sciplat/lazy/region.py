@@ -5,7 +5,7 @@ from typing import Any
 from sciplat.errors import PlanChanged
 from sciplat.lazy.function import function_record
 from sciplat.sky.angle import parse_angle
-from sciplat.sky.cell import Cell
+from sciplat.sky.coverage import Coverage
 from sciplat.sky.region import Box, Cone, Moc, Polygon, Region
 
 
@@ -40,13 +40,8 @@ def parse_region(record: dict[str, Any]) -> Region:
     if shape == "polygon":
         return Polygon(tuple(tuple(vertex) for vertex in arguments))
     if shape == "moc":
-        return Moc([_cell(code) for code in arguments] or "0/")  # "0/" is a MOC of nothing
+        return Moc(Coverage.from_uniq(arguments).cells or "0/")  # "0/" is a MOC of nothing
     raise PlanChanged(f"a region of {shape} cannot be made from its record", hint="give the plan as Python")
-
-
-def _cell(uniq: int) -> Cell:
-    order = (uniq.bit_length() - 3) // 2
-    return Cell(order, uniq - (4 << 2 * order))
 
 
 def _text(angle: Any) -> str:

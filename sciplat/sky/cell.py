@@ -107,6 +107,14 @@ def healpix_29(ra: ArrayLike, dec: ArrayLike) -> NDArray[np.int64]:
     return np.asarray(cells).astype(np.int64)
 
 
+def positions_29(index: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return right ascension and declination, degrees, of the centres of order-29 cells; shape (n,)."""
+    from cdshealpix.nested import healpix_to_lonlat
+
+    lon, lat = healpix_to_lonlat(index.astype(np.uint64), np.uint8(MAX_ORDER), num_threads=1)
+    return lon.deg, lat.deg
+
+
 def split_cells(index: NDArray[np.int64], rows_per_cell: int) -> list[tuple[Cell, int, int]]:
     """Return the coarsest cells that hold at most `rows_per_cell` rows each, with their rows.
 

@@ -69,6 +69,15 @@ class Coverage:
                 start += 1 << 2 * level
         return np.array(codes, dtype=np.int64)
 
+    @property
+    def cells(self) -> list[Cell]:
+        """The fewest cells that make this coverage, in the order of the sky."""
+        found = []
+        for code in self.to_uniq().tolist():
+            order = (code.bit_length() - 3) // 2
+            found.append(Cell(order, code - (4 << 2 * order)))
+        return found
+
     def degraded(self, order: int) -> "Coverage":
         """Return the union of all cells of `order` that this coverage touches."""
         shift = 2 * (MAX_ORDER - order)

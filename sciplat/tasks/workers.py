@@ -14,6 +14,7 @@ from sciplat.tasks import apart
 
 _LOOK = 0.05  # seconds between two looks at what is to end
 _USABLE = 0.8  # of a worker's memory: above it Dask pauses the worker
+_WARM = 350_000_000  # bytes of a process that has imported and compiled what photometry needs
 _GRACE = 5.0  # seconds in which a lost scheduler may answer again
 _NANNY_RETURNS = 10.0  # seconds in which a nanny starts a new worker process
 _MOST_LOSSES = 5  # times that Dask may give up on an item because its workers went away
@@ -197,14 +198,14 @@ def look_at_workers() -> tuple[int, int | None]:
 
 
 def _local_share() -> int:
-    return max(settings().memory - resident_memory(), 0) // settings().threads
+    return max(settings().memory - max(resident_memory(), _WARM), 0) // settings().threads
 
 
 def _cluster_share(client: Any) -> int | None:
     """Return the share of a thread on the worker that has least, None if no worker is there or none has a limit."""
     infos = client.scheduler_info(n_workers=-1)["workers"].values()
     shares = [
-        (_USABLE * info["memory_limit"] - info["metrics"].get("memory", 0)) / info["nthreads"]
+        (_USABLE * info["memory_limit"] - max(info["metrics"].get("memory", 0), _WARM)) / info["nthreads"]
         for info in infos
         if info["memory_limit"]
     ]

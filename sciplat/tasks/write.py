@@ -53,6 +53,7 @@ class WriteBundle:
             return int(table.num_rows)
 
         report = attempt_all(write, tasks, self.what)
+        pa.default_memory_pool().release_unused()  # half of it would stay, and count against the next task
         done = [each for each in report.outcomes if each.error is None]
         if done:
             self.staging.commit(

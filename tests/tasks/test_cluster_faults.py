@@ -1,4 +1,4 @@
-"""Schedulers, workers and functions that fail under a plan on a real Dask cluster: nothing is lost, errors are clear."""
+"""Schedulers, workers and functions that fail under a plan on a Dask cluster: nothing is lost, errors are clear."""
 
 import functools
 import json
@@ -112,8 +112,8 @@ def mapped(catalog, function, *arguments):
 def nannies():
     """Return the client of a cluster of two workers whose processes nannies start again."""
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1, "distributed.worker.daemon": False}),
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster,
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None, host="127.0.0.1") as cluster,
         Client(cluster) as client,
     ):
         yield client
@@ -226,7 +226,9 @@ def test_a_lost_scheduler_is_named_at_once_and_the_plan_goes_on_elsewhere(tmp_pa
     store = plan.write(url)
     check(store, undisturbed)
     assert store.report["cells_of_this_run"] == len(CELLS) - kept[-1]
-    print(f"seed {SEED}: 3 SIGKILL of the scheduler, {kept[-1]} cells kept, 0 lost, 0 wrong, worst error {slowest:.2f} s")
+    print(
+        f"seed {SEED}: 3 SIGKILL of the scheduler, {kept[-1]} cells kept, 0 lost, 0 wrong, worst error {slowest:.2f} s"
+    )
 
 
 def test_a_plan_waits_for_the_first_worker(tmp_path, few):
