@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -82,10 +82,10 @@ class CellWriter:
         rows_per_cell : int
         """
         files = []
-        for part, data, footer, rows, memory in encode_cells(cell, table, rows_per_cell):
-            path = f"{self.folder}/{hats.cell_path(part)}"
-            self.storage.write(path, data)
-            files.append(file_entry(path, data, rows=rows, footer=footer, memory=memory))
+        for part in encode_cells(cell, table, rows_per_cell):
+            path = f"{self.folder}/{hats.cell_path(part.cell)}"
+            self.storage.write(path, part.data)
+            files.append(part.entry(path))
         return CellReport.of(files, table[hats.HEALPIX_COLUMN].to_numpy())
 
 
@@ -202,8 +202,37 @@ class CatalogWriter:
         self.storage.remove_empty("")
 
 
-def encode_cells(cell: Cell, table: pa.Table, rows_per_cell: int) -> Iterator[tuple[Cell, memoryview, int, int, int]]:
-    """Yield the files of one cell: each one's cell, bytes, length of the footer, rows, and bytes once it is read.
+@dataclass(frozen=True)
+class EncodedCell:
+    """The rows of one cell as the bytes of a Parquet file.
+
+    Parameters
+    ----------
+    cell : Cell
+    data : memoryview
+    footer : int
+        Length of its footer in bytes.
+    rows, places : int
+        Of the table: its rows, and the different positions among them.
+    memory : int
+        Bytes of the table.
+    """
+
+    cell: Cell
+    data: memoryview
+    footer: int
+    rows: int
+    places: int
+    memory: int
+
+    def entry(self, path: str) -> FileEntry:
+        """Return what a manifest says of the file at this path."""
+        entry = file_entry(path, self.data, rows=self.rows, footer=self.footer)
+        return replace(entry, memory=self.memory, places=self.places)
+
+
+def encode_cells(cell: Cell, table: pa.Table, rows_per_cell: int) -> Iterator[EncodedCell]:
+    """Yield the files of one cell.
 
     Parameters
     ----------
@@ -219,7 +248,8 @@ def encode_cells(cell: Cell, table: pa.Table, rows_per_cell: int) -> Iterator[tu
     for part, first, last in parts:
         rows = table.slice(first, last - first)
         data, footer = encode_parquet(rows)
-        yield part, data, footer, rows.num_rows, rows.nbytes
+        places = 1 + int(np.count_nonzero(np.diff(index[first:last])))
+        yield EncodedCell(part, data, footer, rows.num_rows, places, rows.nbytes)
 
 
 def _knots(index: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -36,6 +36,8 @@ class FileEntry:
         Of the footer: it is checked before anything parses it.
     memory : int
         Bytes of the whole table once it is read, 0 if that is not known.
+    places : int
+        Different positions among the rows, 0 if that is not known.
     """
 
     path: str
@@ -45,6 +47,7 @@ class FileEntry:
     footer: int = 0
     footer_sha256: str = ""
     memory: int = 0
+    places: int = 0
 
 
 @dataclass(frozen=True)
@@ -207,10 +210,8 @@ def commit(storage: Storage, manifest: Manifest) -> Manifest:
     return winner
 
 
-def file_entry(
-    path: str, data: bytes | memoryview, *, rows: int = 0, footer: int = 0, memory: int = 0
-) -> FileEntry:
+def file_entry(path: str, data: bytes | memoryview, *, rows: int = 0, footer: int = 0) -> FileEntry:
     """Return the entry of a file with this content; a Parquet `footer` ends 8 bytes before the file does."""
     size = len(data)
     tail = sha256(data[size - 8 - footer : size - 8]) if footer else ""
-    return FileEntry(path, size, sha256(data), rows, footer, tail, memory)
+    return FileEntry(path, size, sha256(data), rows, footer, tail)

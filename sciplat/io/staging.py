@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from sciplat.errors import StoreCorrupt
 from sciplat.io.catalog_writer import CellReport, encode_cells
 from sciplat.io.hats import HEALPIX_COLUMN, cell_path
-from sciplat.io.publish import FileEntry, file_entry, read_manifest, version_numbers
+from sciplat.io.publish import FileEntry, read_manifest, version_numbers
 from sciplat.io.storage import LocalStorage, Storage, sha256, sync_path
 from sciplat.sky.cell import MAX_ORDER, Cell
 
@@ -131,10 +131,10 @@ class Staging:
             A cell with more rows becomes several finer ones.
         """
         attempt, files = uuid.uuid4().hex[:12], []
-        for part, data, footer, rows, memory in encode_cells(cell, table, rows_per_cell):
-            path = f"{self.folder}/{attempt}-{part.order}-{part.index}.parquet"
-            self.storage.write(path, data)
-            files.append(file_entry(path, data, rows=rows, footer=footer, memory=memory))
+        for part in encode_cells(cell, table, rows_per_cell):
+            path = f"{self.folder}/{attempt}-{part.cell.order}-{part.cell.index}.parquet"
+            self.storage.write(path, part.data)
+            files.append(part.entry(path))
         return CellReport.of(files, table[HEALPIX_COLUMN].to_numpy())
 
     def commit(self, records: Sequence[CellRecord]) -> None:

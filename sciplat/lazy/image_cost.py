@@ -35,8 +35,8 @@ class ImageReading:
     ----------
     images : int
         That may hold a source of the cell.
-    rows : float
-        Expected measurements.
+    rows, places : float
+        Expected measurements, and the sources that are measured once or more.
     read, requests, windows, pixels : float
         Bytes, chunks, planes and pixels of planes.
     memory : float
@@ -45,6 +45,7 @@ class ImageReading:
 
     images: int
     rows: float
+    places: float
     read: float
     requests: float
     windows: float
@@ -144,7 +145,8 @@ class ImageCost:
         """Return what is read for the sources of a cell: the chunks in it that are expected to hold one or more."""
         parts, owner = self._near(cell.start, cell.stop)
         images, place = np.unique(owner, return_inverse=True)
-        sources = np.bincount(place, catalog.rows_in(parts), minlength=len(images)) * self._share[images]
+        held, together = catalog.rows_in(parts), Coverage.from_ranges(parts).ranges
+        sources = np.bincount(place, held, minlength=len(images)) * self._share[images]
         overlap = np.bincount(place, parts[:, 1] - parts[:, 0], minlength=len(images)) / self._length[images]
         chunks, planes = self._chunks[images], self._planes[images]
         # the edge of the overlap cuts chunks: one more along each side
@@ -154,6 +156,7 @@ class ImageCost:
         return ImageReading(
             images=len(images),
             rows=float(sources.sum()),
+            places=float(catalog.rows_in(together).sum() * min(sources.sum() / max(held.sum(), 1e-9), 1)),
             read=float((self._column("stored_bytes")[images] * share).sum()),
             requests=float((planes * touched).sum()),
             windows=float((planes * (1 - np.exp(-sources))).sum()),

@@ -4,7 +4,7 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -124,7 +124,8 @@ class Map:
         if self.timeout is not None or self.memory is not None:
             # here the rows and their way to the other process, or the result; there the rows once more
             memory = 2 * inner.size + size + function + _PROCESS_BYTES
-        return replace(inner, rows=rows, size=size, memory=max(inner.memory, memory))
+        places = inner.places * min(rows / inner.rows, 1) if inner.rows else 0.0
+        return replace(inner, rows=rows, places=places, size=size, memory=max(inner.memory, memory))
 
     def describe(self) -> Record:
         """Return the function and what it promises."""
@@ -158,4 +159,4 @@ def _describe_column(column: pa.Field) -> str:
 
 def _scaled(cost: Cost, factor: float) -> Cost:
     """Return the cost of a larger part of the sky."""
-    return Cost(*(getattr(cost, name) * factor for name in ("read", "requests", "rows", "size", "memory", "seconds")))
+    return Cost(**{name: value * factor for name, value in asdict(cost).items()})

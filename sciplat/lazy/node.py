@@ -123,7 +123,15 @@ class Scan:
         # columns are read one after the other: the rows that are kept, and one column that is being decoded
         memory = rows * width + (2 * self._widest(file) + _INDEX_BYTES) * read
         seconds = rate.open + rate.scan * read * width
-        return Cost(file.size * share, 2 + len(self.columns) * share, rows, rows * width, memory, seconds)
+        return Cost(
+            read=file.size * share,
+            requests=2 + len(self.columns) * share,
+            rows=rows,
+            places=rows * (file.places or file.rows) / file.rows,
+            size=rows * width,
+            memory=memory,
+            seconds=seconds,
+        )
 
     def describe(self) -> Record:
         """Return the input: where it is, and which version of it."""
@@ -188,9 +196,15 @@ class Within:
         """Return the inner cost, with the rows that are expected inside."""
         inner = self.inner.cost(cell)
         rows = float(self.rows_in(cell_ranges([cell]))[0])
-        size = inner.size * min(rows / inner.rows, 1) if inner.rows else 0.0
-        memory = max(inner.memory, inner.size + _TEST_BYTES * inner.rows + size)
-        return replace(inner, rows=rows, size=size, memory=memory, seconds=inner.seconds + rates().within * inner.rows)
+        kept = min(rows / inner.rows, 1) if inner.rows else 0.0
+        return replace(
+            inner,
+            rows=rows,
+            places=inner.places * kept,
+            size=inner.size * kept,
+            memory=max(inner.memory, inner.size * (1 + kept) + _TEST_BYTES * inner.rows),
+            seconds=inner.seconds + rates().within * inner.rows,
+        )
 
     def describe(self) -> Record:
         """Return the region."""
@@ -297,10 +311,10 @@ class Nest:
         return NestTask(self.inner.task(cell, cover), self.by, self.head, self.columns, self.name)
 
     def cost(self, cell: Cell) -> Cost:
-        """Return the inner cost, with its rows held twice; how many share a key is not known before."""
+        """Return the inner cost, with its rows held twice; rows that share a position are taken to share their key."""
         inner = self.inner.cost(cell)
         memory = max(inner.memory, 2 * inner.size + _SORT_BYTES * inner.rows)
-        return replace(inner, memory=memory, seconds=inner.seconds + rates().nest * inner.rows)
+        return replace(inner, rows=inner.places, memory=memory, seconds=inner.seconds + rates().nest * inner.rows)
 
     def describe(self) -> Record:
         """Return the key and what is gathered."""

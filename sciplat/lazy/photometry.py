@@ -127,6 +127,7 @@ class Photometry:
             read=sources.read + images.read,
             requests=sources.requests + images.requests,
             rows=images.rows,
+            places=images.places,
             size=size,
             memory=max(sources.memory, held + images.memory + _ROWS_HELD * size),
             seconds=sources.seconds + seconds,

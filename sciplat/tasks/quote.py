@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,8 +22,8 @@ class Cost:
         Bytes from storage.
     requests : float
         Reads of files, or of ranges in them.
-    rows : float
-        Rows of the result.
+    rows, places : float
+        Rows of the result, and the different positions among them.
     size : float
         Bytes of the result in memory.
     memory : float
@@ -35,6 +35,7 @@ class Cost:
     read: float = 0.0
     requests: float = 0.0
     rows: float = 0.0
+    places: float = 0.0
     size: float = 0.0
     memory: float = 0.0
     seconds: float = 0.0
@@ -121,4 +122,4 @@ def write_cost(inner: Cost) -> Cost:
     seconds = inner.seconds + rate.task + rate.commit + rate.write * inner.size
     # the encoded file, at most as large, stands beside the rows; then the index is looked at
     memory = max(inner.memory, 2 * inner.size + _REPORT_BYTES * inner.rows)
-    return Cost(inner.read, inner.requests, inner.rows, inner.size, memory, seconds)
+    return replace(inner, memory=memory, seconds=seconds)

@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from sciplat.config import settings
@@ -15,6 +15,7 @@ from sciplat.tasks import apart
 _LOOK = 0.05  # seconds between two looks at what is to end
 _USABLE = 0.8  # of a worker's memory: above it Dask pauses the worker
 _WARM = 350_000_000  # bytes of a process that has imported and compiled what photometry needs
+_ANSWER = 2.0  # seconds in which a scheduler tells how many threads there are
 _GRACE = 5.0  # seconds in which a lost scheduler may answer again
 _NANNY_RETURNS = 10.0  # seconds in which a nanny starts a new worker process
 _MOST_LOSSES = 5  # times that Dask may give up on an item because its workers went away
@@ -88,17 +89,26 @@ class DaskCluster:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._address = client.scheduler.address  # a client that has given up does not know it any more
         self._counted = -1.0
-        self._threads = 0
+        self._threads = 1
 
     @property
     def threads(self) -> int:
         """Threads of all workers that are there now, or 1."""
         if time.monotonic() - self._counted > 2:
-            with self._noticing():
-                self._threads = max(sum(self._client.nthreads().values()), 1)
+            self.check()
+            with suppress(OSError):  # a scheduler that is too busy to answer: the last count stands
+                self._threads = max(sum(self._ask_threads().values()), 1)
+            self.check()  # or one that is gone
             self._counted = time.monotonic()
         return self._threads
+
+    def _ask_threads(self) -> dict[str, int]:
+        """Return the threads of every worker; `client.nthreads()` would wait half a minute for a lost scheduler."""
+        client = self._client
+        answer: dict[str, int] = client.sync(client.scheduler.ncores, workers=None, callback_timeout=_ANSWER)
+        return answer
 
     def memory(self) -> int | None:
         """Return the share of a thread on the worker that has least."""
@@ -121,7 +131,8 @@ class DaskCluster:
         if isinstance(error, CancelledError):
             self.check()
             return losses < _MOST_LOSSES
-        return isinstance(error, KilledWorker) and losses < _MOST_LOSSES and not self._nanny_lives(error.last_worker)
+        with self._noticing():
+            return isinstance(error, KilledWorker) and losses < _MOST_LOSSES and not self._nanny_lives(error.last_worker)
 
     def _nanny_lives(self, worker: Any) -> bool:
         end = time.monotonic() + _NANNY_RETURNS
@@ -137,9 +148,8 @@ class DaskCluster:
         end = time.monotonic() + _GRACE
         while self._client.status != "running":
             if time.monotonic() > end or self._client.status == "closed":
-                address = getattr(self._client.scheduler, "address", "of the cluster")
                 raise ClusterLost(
-                    f"the Dask scheduler {address} is gone",
+                    f"the Dask scheduler {self._address} is gone",
                     hint="connect to a cluster and call the same again: what is finished is kept",
                 )
             time.sleep(0.1)
