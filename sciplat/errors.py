@@ -50,6 +50,9 @@ class SciplatError(Exception):
         return _rebuild, (type(self), self.what, self.found, self.hint), self.__dict__  # notes and tracebacks too
 
 
+PASSING = (ConnectionError, TimeoutError, InterruptedError, MemoryError)  # may not come again the next time
+
+
 class AngleError(SciplatError, ValueError):
     """A text or number that is no angle, or an angle without a unit."""
 
@@ -203,6 +206,10 @@ class ClusterLost(SciplatError, ConnectionError):
     code = "cluster-lost"
 
     __str__ = SciplatError.__str__
+
+
+class IncompleteResult(UserWarning):
+    """A store that lacks cells which could not be done."""
 
 
 class MissingDependency(SciplatError, ImportError):

@@ -12,7 +12,9 @@ killed anywhere goes on from its records, and two runs of one plan at the same t
 import json
 import re
 import uuid
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -31,6 +33,7 @@ from sciplat.sky.cell import MAX_ORDER, Cell
 STAGING = ".staging"
 _CELL = np.dtype([("order", np.int64), ("index", np.int64), ("rows", np.int64), ("seconds", np.float64)])
 _PLAN = "plan.json"
+_LINKS = 16  # files that get their names at once
 _REMOVALS = 10  # attempts at a folder that others change
 _UNFINISHED = re.compile(r"\.(\d+\.json|collection\.properties)\.[0-9a-f]{32}")  # temporary names of local storage
 
@@ -112,11 +115,20 @@ class Staging:
 
     @property
     def plan(self) -> dict[str, Any] | None:
-        """What is being done, None if nothing is."""
+        """What is being done, None if nothing is.
+
+        Raises
+        ------
+        StoreCorrupt
+            If the file is damaged.
+        """
+        path = f"{self.folder}/{_PLAN}"
         try:
-            plan: dict[str, Any] = json.loads(self.storage.read(f"{self.folder}/{_PLAN}"))
+            plan: dict[str, Any] = json.loads(self.storage.read(path))
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise _damaged(self.storage, path, error) from None
         return plan
 
     def write(self, cell: Cell, table: pa.Table, rows_per_cell: int) -> CellReport:
@@ -173,26 +185,22 @@ class Staging:
             if _digest(read["cells"], read["reports"]) != read["sha256"]:
                 raise ValueError("its content differs from its digest")
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreCorrupt(
-                f"{where} in {self.storage.url} is damaged", found=str(error), hint="restart=True begins anew"
-            ) from None
+            raise _damaged(self.storage, where, error) from None
         return read
 
     def link(self, folder: str, done: "DoneCells") -> list[CellReport]:
         """Give the files of all cells their names in a version's folder."""
-        reports, folders = [], set()
-        for report in done.reports:
-            files = []
-            for file in report.files:
-                path = f"{folder}/{cell_path(_staged_cell(file.path))}"
-                self.storage.link(file.path, path)
-                folders.add(path.rpartition("/")[0])
-                files.append(FileEntry(**asdict(file) | {"path": path}))
-            reports.append(replace(report, files=tuple(files)))
+        names = {f.path: f"{folder}/{cell_path(_staged_cell(f.path))}" for each in done.reports for f in each.files}
+        with ThreadPoolExecutor(_LINKS) as pool:  # object storage copies, and takes its time for each
+            deque(pool.map(self.storage.link, names, names.values()), maxlen=0)
+        folders = {path.rpartition("/")[0] for path in names.values()}
         if isinstance(self.storage, LocalStorage):
             for path in sorted(folders):
                 sync_path(self.storage.at(path))
-        return reports
+        return [
+            replace(each, files=tuple(replace(file, path=names[file.path]) for file in each.files))
+            for each in done.reports
+        ]
 
     def log_path(self, write_id: str) -> str:
         """Return the path of the log of one run."""
@@ -244,6 +252,10 @@ def _remove_unfinished(storage: Storage) -> None:
         for path in [*storage.root.glob(".*"), *storage.at("versions").glob(".*")]:
             if _UNFINISHED.fullmatch(path.name):
                 path.unlink(missing_ok=True)
+
+
+def _damaged(storage: Storage, path: str, error: Exception) -> StoreCorrupt:
+    return StoreCorrupt(f"{path} in {storage.url} is damaged", found=str(error), hint="restart=True begins anew")
 
 
 def _staged_cell(path: str) -> Cell:

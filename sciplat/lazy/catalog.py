@@ -1,5 +1,6 @@
 """Catalogs as users see them: lazy collections of rows on the sky, each method a new one."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from sciplat.config import parse_bytes
-from sciplat.errors import ArgumentError, ColumnError
+from sciplat.errors import ArgumentError, ColumnError, IncompleteResult
 from sciplat.io.catalog_store import CatalogStore, open_catalog_store
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.io.image_store import TABLE
@@ -282,7 +283,11 @@ class Catalog:
         ArgumentError
             If the result has no row.
         """
-        return catalog_from_store(write_plan(self.node, url, replace=replace, on_error=on_error, restart=restart))
+        store = write_plan(self.node, url, replace=replace, on_error=on_error, restart=restart)
+        if missing := store.manifest.properties["report"]["quarantined"]:
+            told = f"{len(missing)} cells are missing, the first is {missing[0][0]}: {missing[0][1].splitlines()[0]}"
+            warnings.warn(f"{told}; .report['quarantined'] names all", IncompleteResult, stacklevel=2)
+        return catalog_from_store(store)
 
     def to_pandas(self) -> "pd.DataFrame":
         """Run the plan and return a pandas DataFrame."""

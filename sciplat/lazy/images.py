@@ -174,9 +174,7 @@ class Images:
         order = int(self.properties["order"])
         identity = catalog.properties["id"]
         sources = catalog.select(*kept, *([identity] if identity else []))  # nothing else is read
-        node = Photometry(
-            sources.node, self.store.storage, images.rows, order, apertures, kept, origin=images.origin
-        )
+        node = Photometry(sources.node, self.store.storage, images.rows, order, apertures, kept, origin=images.origin)
         stored = catalog.stored + sum(images.rows["stored_bytes"].to_pylist())
         return Catalog(node, None, stored)
 

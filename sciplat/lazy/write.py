@@ -67,7 +67,9 @@ def write_plan(
         )
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
-    return write_catalog(run, node.schema, writer, staging, plan, provenance)
+    store = write_catalog(run, node.schema, writer, staging, plan, provenance)
+    _drop_idle(storage)
+    return store
 
 
 def _is_complete(store: CatalogStore) -> bool:
@@ -90,6 +92,13 @@ def _tidied(store: CatalogStore, staging: Staging) -> CatalogStore:
     if staging.writers:
         staging.remove()
     return store
+
+
+def _drop_idle(storage: Storage) -> None:
+    """Remove what plans left that failed before any cell was done."""
+    for area in staging_areas(storage):
+        if not area.is_begun:
+            area.remove()
 
 
 def _finished(storage: Storage, mark: str, plan: Record) -> CatalogStore | None:
@@ -116,7 +125,7 @@ def _finished(storage: Storage, mark: str, plan: Record) -> CatalogStore | None:
 
 
 def _check_unfinished(staging: Staging, plan: Record, *, restart: bool) -> None:
-    """Refuse to mix a plan with what an unfinished run of another one left, or remove that.
+    """Refuse to mix a plan with cells that an unfinished run of another one has done, or remove them.
 
     Raises
     ------
@@ -124,13 +133,13 @@ def _check_unfinished(staging: Staging, plan: Record, *, restart: bool) -> None:
         If there is such a run.
     """
     for area in staging_areas(staging.storage):
-        begun = area.plan
         if restart:
             area.remove()
-        elif begun is not None and area.folder != staging.folder:
+        elif area.is_begun and area.folder != staging.folder:
+            begun = area.plan
             raise PlanChanged(
                 f"the plan is not the one that was begun at {staging.storage.url}",
-                found="; ".join(differences(begun, plan)) or "another version of sciplat's stores",
+                found="; ".join(differences(begun or {}, plan)) or "another version of sciplat's stores",
                 hint="the same plan goes on; .write(url, restart=True) drops what was done and begins anew",
             )
 

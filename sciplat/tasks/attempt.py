@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from sciplat.errors import SciplatError, StepError, TaskFailed
+from sciplat.errors import PASSING, SciplatError, TaskFailed
 from sciplat.sky.cell import Cell
 from sciplat.tasks.task import Task
-from sciplat.tasks.workers import resident_memory
+from sciplat.tasks.workers import resident_memory, settle
 
 Result = TypeVar("Result")
-_PASSING = (ConnectionError, TimeoutError, InterruptedError, MemoryError)  # may go well the next time
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,7 @@ class BundleReport(Generic[Result]):
 
 def attempt_all(function: Callable[[Task], Result], tasks: Sequence[Task], what: str) -> BundleReport[Result]:
     """Apply `function` to every task; `what` names the work in errors."""
+    settle()
     before = _bytes_read()
     outcomes = tuple(_attempt(function, task, what) for task in tasks)
     return BundleReport(outcomes, f"{platform.node()}:{os.getpid()}", resident_memory(), (before, _bytes_read()))
@@ -89,8 +89,6 @@ def _attempt(function: Callable[[Task], Result], task: Task, what: str) -> Outco
 def as_failure(error: Exception, what: str) -> SciplatError:
     """Return an error as one of ours that travels between processes, with the traceback at hand."""
     if isinstance(error, SciplatError):
-        if isinstance(error, StepError) and isinstance(error.__cause__, _PASSING):  # what the user's function raised
-            error.kind = "transient"
         if not getattr(error, "__notes__", None):
             error.add_note(f"in {what}")
         return error
@@ -101,6 +99,6 @@ def as_failure(error: Exception, what: str) -> SciplatError:
         hint="the worker's traceback is in error.traceback; sciplat replay runs the cell alone",
     )
     failure.traceback = "".join(traceback.format_exception(error))
-    if isinstance(error, _PASSING) or (type(error) is OSError):
+    if isinstance(error, PASSING) or type(error) is OSError:
         failure.kind = "transient"
     return failure

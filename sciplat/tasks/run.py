@@ -82,7 +82,7 @@ class Run(Generic[Result]):
         groups = bundles(self.work.seconds[left], self.workers.threads)
         tasks = ([self.task(self.work.cell(left[i])) for i in group] for group in groups)
         bar = Progress(self.what, len(self.work), done=len(self.work) - len(left))
-        with bar, Stream(function, tasks, self.workers) as stream:
+        with bar, Stream(function, tasks, self.workers, idle=lambda: self._show(bar)) as stream:
             for done in stream:
                 for outcome in self._over(done, stream):
                     count = 0 if outcome.result is None else rows(outcome.result)
@@ -128,7 +128,8 @@ class Run(Generic[Result]):
     def _judge(self, cell: Cell, error: SciplatError) -> float | None:
         wait = self.retries.judge(cell, error)
         if self.log is not None:
-            self.log.event("quarantined" if wait is None else "retried", cell=str(cell), error=str(error))
+            told = {"cell": str(cell), "error": str(error), "traceback": getattr(error, "traceback", "")}
+            self.log.event("quarantined" if wait is None else "retried", **told)
         return wait
 
     def _lost(self, task: Task, error: Exception | None) -> Outcome[Result]:
@@ -149,7 +150,8 @@ class Run(Generic[Result]):
 
     def _show(self, bar: Progress) -> None:
         aside = len(self.retries.quarantined)
-        bar.show(memory=self.memory, note=f"{aside} cells quarantined" if aside else "")
+        note = f"{aside} cells quarantined" if aside else ""
+        bar.show(memory=self.memory, note=note if self.workers.present else "waiting for workers")
         if self.log is not None:
             self.log.progress(**self.standing())
 

@@ -41,10 +41,19 @@ class Stream(Generic[Item, Result]):
     items : iterable
         May be lazy and long.
     workers : Workers
+    idle : callable, optional
+        Called every second in which nothing comes back.
     """
 
-    def __init__(self, function: Callable[[Item], Result], items: Iterable[Item], workers: Workers) -> None:
+    def __init__(
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        workers: Workers,
+        idle: Callable[[], None] | None = None,
+    ) -> None:
         self._function = function
+        self._idle = idle
         self._items = iter(items)
         self._workers = workers
         self._running: dict[int, tuple[Item, Any]] = {}
@@ -75,6 +84,8 @@ class Stream(Generic[Item, Result]):
                 number = self._finished.get(timeout=self._patience())
             except Empty:
                 self._workers.check()
+                if self._idle is not None:
+                    self._idle()
                 continue
             done = self._ended(*self._running.pop(number))
             if done is not None:

@@ -11,10 +11,14 @@ from typing import Any, Protocol
 from sciplat.config import settings
 from sciplat.errors import ClusterLost
 from sciplat.tasks import apart
+from sciplat.tasks.progress import Progress
 
 _LOOK = 0.05  # seconds between two looks at what is to end
 _USABLE = 0.8  # of a worker's memory: above it Dask pauses the worker
 _WARM = 350_000_000  # bytes of a process that has imported and compiled what photometry needs
+_settled = False  # whether this process has begun to work
+_NOTICE = 0.5  # seconds in which a nanny notices that its worker has started
+_RECOUNT = 2.0  # seconds for which a count of threads stands
 _ANSWER = 2.0  # seconds in which a scheduler tells how many threads there are
 _GRACE = 5.0  # seconds in which a lost scheduler may answer again
 _NANNY_RETURNS = 10.0  # seconds in which a nanny starts a new worker process
@@ -27,6 +31,11 @@ class Workers(Protocol):
     @property
     def threads(self) -> int:
         """Threads that there are now; 1 while there is none, so that something asks for workers."""
+        ...
+
+    @property
+    def present(self) -> bool:
+        """Whether there is any worker now."""
         ...
 
     def memory(self) -> int | None:
@@ -60,6 +69,11 @@ class LocalThreads:
     def threads(self) -> int:
         """As the settings say."""
         return settings().threads
+
+    @property
+    def present(self) -> bool:
+        """True."""
+        return True
 
     def memory(self) -> int:
         """Return a thread's share of the memory that the settings allow and this process does not use yet."""
@@ -96,10 +110,19 @@ class DaskCluster:
     @property
     def threads(self) -> int:
         """Threads of all workers that are there now, or 1."""
-        if time.monotonic() - self._counted > 2:
+        return max(self._count(), 1)
+
+    @property
+    def present(self) -> bool:
+        """Whether there is any worker now."""
+        return self._count() > 0
+
+    def _count(self) -> int:
+        """Return the threads of all workers, counted anew every few seconds."""
+        if time.monotonic() - self._counted > _RECOUNT:
             self.check()
             with suppress(OSError):  # a scheduler that is too busy to answer: the last count stands
-                self._threads = max(sum(self._ask_threads().values()), 1)
+                self._threads = sum(self._ask_threads().values())
             self.check()  # or one that is gone
             self._counted = time.monotonic()
         return self._threads
@@ -111,10 +134,14 @@ class DaskCluster:
         return answer
 
     def memory(self) -> int | None:
-        """Return the share of a thread on the worker that has least."""
+        """Return the share of a thread on the worker that has least, once there is a worker."""
         with self._noticing():
-            self._client.submit(resident_memory, pure=False).result()  # makes an adaptive cluster ask for a worker
-            return _cluster_share(self._client)
+            first = self._client.submit(_settled_memory, pure=False)  # makes an adaptive cluster ask for a worker
+            if not self.present:
+                with Progress("waiting for workers", None):
+                    first.result()
+            first.result()
+            return _cluster_share(self._client, self._client.run(_settled_memory))
 
     def submit(self, function: Callable[[Any], Any], item: Any) -> Any:
         """Hand work to the scheduler; equal arguments do not make it the same work, as it has effects on storage."""
@@ -132,7 +159,9 @@ class DaskCluster:
             self.check()
             return losses < _MOST_LOSSES
         with self._noticing():
-            return isinstance(error, KilledWorker) and losses < _MOST_LOSSES and not self._nanny_lives(error.last_worker)
+            return (
+                isinstance(error, KilledWorker) and losses < _MOST_LOSSES and not self._nanny_lives(error.last_worker)
+            )
 
     def _nanny_lives(self, worker: Any) -> bool:
         end = time.monotonic() + _NANNY_RETURNS
@@ -167,11 +196,11 @@ class DaskCluster:
         """Cancel what has not begun; a cancelled task that runs goes on unseen, so `wait` asks for its end."""
         from distributed import wait as wait_for
 
-        if self._client.status != "running" or not futures:
-            return
-        if wait:
-            wait_for(futures)
-        else:
+        while wait and futures and self._client.status == "running" and self.present:
+            with suppress(TimeoutError):
+                wait_for(futures, timeout=_RECOUNT)
+                return
+        if self._client.status == "running":
             self._client.cancel(futures, force=True)
 
 
@@ -199,6 +228,23 @@ def resident_memory() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def settle() -> None:
+    """Wait a moment before the first work of a Dask worker's process.
+
+    A nanny does not replace a process that dies before it has noticed its start: work that ends its process would
+    end the worker for good, and in the end the cluster.
+    """
+    global _settled  # noqa: PLW0603
+    if _settled or "distributed" not in sys.modules:
+        return
+    from distributed import get_worker
+
+    with suppress(ValueError):  # no worker
+        if get_worker().nanny is not None:
+            time.sleep(_NOTICE)
+    _settled = True
+
+
 def look_at_workers() -> tuple[int, int | None]:
     """Return the threads that there are now, and the bytes that a task may use if that is known; starts nothing."""
     client = open_client()
@@ -211,12 +257,25 @@ def _local_share() -> int:
     return max(settings().memory - max(resident_memory(), _WARM), 0) // settings().threads
 
 
-def _cluster_share(client: Any) -> int | None:
-    """Return the share of a thread on the worker that has least, None if no worker is there or none has a limit."""
-    infos = client.scheduler_info(n_workers=-1)["workers"].values()
+def _cluster_share(client: Any, resident: dict[str, int] | None = None) -> int | None:
+    """Return the share of a thread on the worker that has least, None if no worker is there or none has a limit.
+
+    The memory that workers use is what they last told, unless it is given by their addresses.
+    """
+    known = resident or {}
+    infos = client.scheduler_info(n_workers=-1)["workers"]
     shares = [
-        (_USABLE * info["memory_limit"] - max(info["metrics"].get("memory", 0), _WARM)) / info["nthreads"]
-        for info in infos
+        (_USABLE * info["memory_limit"] - max(known.get(address, info["metrics"].get("memory", 0)), _WARM))
+        / info["nthreads"]
+        for address, info in infos.items()
         if info["memory_limit"]
     ]
     return int(max(min(shares), 0)) if shares else None
+
+
+def _settled_memory() -> int:
+    """Return the bytes that this process uses once it has given back what earlier tasks left."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    return resident_memory()

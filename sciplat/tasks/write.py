@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sciplat.errors import ArgumentError, ConflictError
+from sciplat.errors import ArgumentError, ConflictError, TaskFailed
 from sciplat.io.catalog_store import LOG, PROVENANCE, CatalogStore
 from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.publish import FileEntry, Manifest, file_entry, read_manifest, rows_digest, version_numbers
@@ -88,14 +88,13 @@ def write_catalog(
     Raises
     ------
     SciplatError
-        What ended the run. The cells that were done stay in the staging area; where there is none, nothing stays.
+        What ended the run. The cells that were done stay in the staging area.
     """
     log = run.log = RunLog(staging.storage, staging.log_path(writer.write_id))
     try:
         staging.begin(plan)
         left = _left(run.work, staging.done())
-        resumed = len(run.work) - len(left)
-        log.event("started", what=run.what, total=len(run.work), resumed=resumed, **origin())
+        log.event("started", what=run.what, total=len(run.work), resumed=len(run.work) - len(left), **origin())
         for _ in run.outcomes(WriteBundle(staging, writer.properties["rows_per_cell"], run.what), int, left):
             pass
         store = _twin(writer, staging) or _new_version(run, schema, writer, staging, record)
@@ -210,9 +209,11 @@ def _check_rows(run: Run[int], done: DoneCells, staging: Staging) -> None:
 
 
 def _leave(staging: Staging, writer: CatalogWriter, log: RunLog, error: BaseException) -> None:
-    """Keep what was done for the next run; keep nothing where nothing was."""
-    if staging.is_begun or staging.writers - {writer.write_id}:  # another run may be about to finish its first cell
-        log.event("stopped", error=str(error) or type(error).__name__)
+    """Keep what was done for the next run, and what failed for `replay`; keep nothing where there is neither."""
+    others = staging.writers - {writer.write_id}  # another run may be about to finish its first cell
+    if staging.is_begun or others or isinstance(error, TaskFailed):
+        told = {"error": str(error) or type(error).__name__, "traceback": getattr(error, "traceback", "")}
+        log.event("stopped", **told)
     else:
         staging.remove()
         staging.storage.remove_empty("")

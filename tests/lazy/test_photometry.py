@@ -158,16 +158,21 @@ def test_nests_that_make_no_sense_are_refused(scene, columns, name):
         scene[0].photometry(scene[1], **ARGUMENTS).nest("source_id", columns, name=name)
 
 
-def test_a_failing_task_leaves_nothing(scene, tmp_path, monkeypatch):
+def test_a_failing_task_leaves_no_store_and_what_replay_needs(scene, tmp_path, monkeypatch):
     images, catalog = scene
 
     def fail(*_args):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr("sciplat.tasks.photometry.measure", fail)
-    with pytest.raises(RuntimeError, match="broken"):
-        images.photometry(catalog, **ARGUMENTS).write(tmp_path / "phot")
-    assert list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as broken:
+        broken.setattr("sciplat.tasks.photometry.measure", fail)
+        with pytest.raises(RuntimeError, match="broken"):
+            images.photometry(catalog, **ARGUMENTS).write(tmp_path / "phot")
+    assert [path.name for path in (tmp_path / "phot").iterdir()] == [".staging"]
+    assert sorted(path.name[:4] for path in (tmp_path / "phot" / ".staging").rglob("*.json*")) == ["log-", "plan"]
+    # no cell was done, so another plan is not refused, and clears it up
+    images.photometry(catalog, radii=["5 pix"]).write(tmp_path / "phot")
+    assert not (tmp_path / "phot" / ".staging").exists()
 
 
 @pytest.mark.parametrize(
