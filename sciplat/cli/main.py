@@ -34,7 +34,8 @@ class _Group(click.Group):
 @click.version_option(__version__, prog_name="sciplat")
 def main() -> None:
     """Sky catalogs and images partitioned by sky pixel, measured where they lie."""
-    sys.path.append("")  # functions of a plan are found where the user works, as with python -m
+    if "" not in sys.path:
+        sys.path.append("")  # functions of a plan are found where the user works, as with python -m
 
 
 for command in (demo, ingest, photometry, info, head, verify, status, rerun, replay, calibrate):

@@ -188,6 +188,8 @@ class DaskCluster:
         """Turn an error of talking to a scheduler that is gone into ClusterLost."""
         try:
             yield
+        except ClusterLost:
+            raise
         except (OSError, CancelledError):
             self.check()
             raise
