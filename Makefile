@@ -20,6 +20,8 @@ lint: $(VENV)/.lint
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.bench_aperture --out benchmarks/results/aperture.json
 	$(BIN)/python -m benchmarks.bench_pipeline --out benchmarks/results/pipeline.json
+	$(BIN)/python -m benchmarks.bench_engine --out benchmarks/results/engine.json
+	$(BIN)/python -m benchmarks.bench_quote --out benchmarks/results/quote.json
 
 clean:
 	rm -rf $(VENV) demo-output
