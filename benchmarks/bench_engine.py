@@ -7,8 +7,6 @@ The plan takes the whole way of any other: it is quoted, handed out in bundles, 
 task by `client.map`; with few tasks, because it would take half an hour for all.
 """
 
-import argparse
-import json
 import os
 import tempfile
 import threading
@@ -23,7 +21,7 @@ import psutil
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from benchmarks.rivals import machine, versions
+from benchmarks.rivals import command_line, machine, versions
 from sciplat.lazy.catalog import Catalog
 from sciplat.sky.cell import Cell
 from sciplat.sky.coverage import Coverage, Ranges
@@ -173,18 +171,5 @@ def _write(count: int, place: Path) -> float:
     return elapsed
 
 
-def main() -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="few tasks, to see that it works")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
-    arguments = parser.parse_args()
-    figures = run(small=arguments.small)
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    command_line(run, __doc__)

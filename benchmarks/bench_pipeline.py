@@ -6,8 +6,6 @@ One run times, in turn: the plan (`images.photometry(...).write`), reading all p
 as many threads, and a loop with astropy and photutils over the FITS files. The fluxes must agree before a clock counts.
 """
 
-import argparse
-import json
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 import sciplat
-from benchmarks.rivals import machine, versions
+from benchmarks.rivals import command_line, machine, versions
 from sciplat.config import settings
 from sciplat.demo.simulate import simulate_survey
 from sciplat.io.image_store import read_window
@@ -123,18 +121,5 @@ def _timed(work: Any) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="a few images, to see that it works")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
-    arguments = parser.parse_args()
-    figures = run(small=arguments.small)
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    command_line(run, __doc__)

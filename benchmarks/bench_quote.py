@@ -6,8 +6,6 @@ The machine is calibrated first. Every plan is then quoted and run, and the figu
 rows, and seconds of one thread. Bytes are all that the process read while the plan ran, for whatever purpose.
 """
 
-import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 import sciplat
-from benchmarks.rivals import machine, versions
+from benchmarks.rivals import command_line, machine, versions
 from sciplat.config import settings
 from sciplat.demo.simulate import simulate_survey
 from sciplat.lazy.catalog import Catalog
@@ -83,18 +81,5 @@ def _epochs(count: int) -> pa.Table:
     return rows.append_column("flux", pa.array(rng.normal(size=count * each)))
 
 
-def main() -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="small plans, to see that it works")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
-    arguments = parser.parse_args()
-    figures = run(small=arguments.small)
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    command_line(run, __doc__)

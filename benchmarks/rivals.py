@@ -1,5 +1,7 @@
 """What every benchmark needs: versions, the machine, and clocks that are fair to both sides."""
 
+import argparse
+import json
 import os
 import platform
 import subprocess
@@ -7,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 
 def versions(*names: str) -> dict[str, str]:
@@ -45,6 +48,26 @@ def best_of(callables: Mapping[str, Callable[[], object]], repeats: int) -> dict
             function()
             best[name] = min(best[name], time.perf_counter() - start)
     return best
+
+
+def command_line(run: Callable[..., dict[str, Any]], description: str | None) -> None:
+    """Run a benchmark as its command line says, print its figures and write them where it says.
+
+    Parameters
+    ----------
+    run : callable
+        Takes ``small=`` and returns JSON values.
+    description : str or None
+        For --help.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--small", action="store_true", help="a small case, to see that it works")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    arguments = parser.parse_args()
+    text = json.dumps(run(small=arguments.small), indent=1)
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
 
 
 def _commit() -> str:
