@@ -50,7 +50,15 @@ class SciplatError(Exception):
         return _rebuild, (type(self), self.what, self.found, self.hint), self.__dict__  # notes and tracebacks too
 
 
-PASSING = (ConnectionError, TimeoutError, InterruptedError, MemoryError)  # may not come again the next time
+_PASSING = (ConnectionError, TimeoutError, InterruptedError, MemoryError)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Return whether an error that is not ours may not come again the next time: one of the network or of a device.
+
+    Arrow's and Zarr's errors about content are OSErrors too, but carry no number of the system.
+    """
+    return isinstance(error, _PASSING) or (type(error) is OSError and error.errno is not None)
 
 
 class AngleError(SciplatError, ValueError):

@@ -50,9 +50,9 @@ def rerun(url: str, target: str | None) -> None:
 @click.option("--output", help="Folder for the bundle; by default replay-ORDER-INDEX.")
 def replay(url: str, cell: str, output: str | None) -> None:
     """Put one cell of the plan at URL into a folder where it runs alone, in a debugger if need be."""
-    from sciplat.lazy.replay import write_bundle
+    from sciplat.lazy.replay import write_replay
 
-    folder = write_bundle(url, cell, output)
+    folder = write_replay(url, cell, output)
     click.echo(f"{folder}: python {folder}/replay.py runs the cell, python -m pdb {folder}/replay.py step by step")
 
 

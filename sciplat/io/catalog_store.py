@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sciplat.errors import ColumnError, StoreCorrupt
+from sciplat.errors import ColumnError, StoreCorrupt, may_pass
 from sciplat.io import hats
 from sciplat.io.density import DENSITY, Density, parse_density
 from sciplat.io.provenance import parse_provenance
@@ -28,7 +28,7 @@ from sciplat.sky.coverage import Coverage, Ranges
 ROW_GROUP = 120_000  # rows: a small cone touches one or two groups
 PROVENANCE = "provenance.json"
 LOG = "log.jsonl"  # of the run that made the version
-_ABOUT_THE_RUN = ("report", "fingerprint")  # properties that differ between runs with equal results
+_BESIDE_THE_ROWS = ("report", "fingerprint", "citations")  # properties that may differ where the rows are the same
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class CatalogStore:
     @property
     def digest(self) -> str:
         """SHA-256 of the version's rows and of what it says of them: equal digest, equal input of a plan."""
-        said = {name: value for name, value in self.manifest.properties.items() if name not in _ABOUT_THE_RUN}
+        said = {name: value for name, value in self.manifest.properties.items() if name not in _BESIDE_THE_ROWS}
         return sha256(f"{self.manifest.digest} {json.dumps(said, sort_keys=True)}".encode())
 
     @cached_property
@@ -170,7 +170,7 @@ def read_cell(
                 )
             return _read_columns(reader, columns or reader.schema_arrow.names, _groups(metadata, ranges), ranges)
     except (OSError, pa.ArrowException) as error:
-        if isinstance(error, StoreCorrupt):
+        if isinstance(error, StoreCorrupt) or may_pass(error):
             raise
         raise _damaged(file.path, str(error)) from None
 

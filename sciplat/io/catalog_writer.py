@@ -1,7 +1,7 @@
 """Writing a catalog version: cells one by one, in any process, then everything published at once."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,12 +81,32 @@ class CellWriter:
             All rows lie in the cell and are sorted by `_healpix_29`.
         rows_per_cell : int
         """
-        files = []
-        for part in encode_cells(cell, table, rows_per_cell):
-            path = f"{self.folder}/{hats.cell_path(part.cell)}"
-            self.storage.write(path, part.data)
-            files.append(part.entry(path))
-        return CellReport.of(files, table[hats.HEALPIX_COLUMN].to_numpy())
+        return write_cells(
+            self.storage, lambda part: f"{self.folder}/{hats.cell_path(part)}", cell, table, rows_per_cell
+        )
+
+
+def write_cells(
+    storage: Storage, path: Callable[[Cell], str], cell: Cell, table: pa.Table, rows_per_cell: int
+) -> CellReport:
+    """Write the rows of one cell, split into finer cells where they are more than `rows_per_cell`.
+
+    Parameters
+    ----------
+    storage : Storage
+    path : callable
+        Returns the path of a cell's file.
+    cell : Cell
+    table : pyarrow.Table
+        All rows lie in the cell and are sorted by `_healpix_29`.
+    rows_per_cell : int
+    """
+    files = []
+    for part in encode_cells(cell, table, rows_per_cell):
+        name = path(part.cell)
+        storage.write(name, part.data)
+        files.append(part.entry(name))
+    return CellReport.of(files, table[hats.HEALPIX_COLUMN].to_numpy())
 
 
 @dataclass(frozen=True)

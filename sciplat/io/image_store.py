@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sciplat.errors import StoreCorrupt, StoreNotFound
+from sciplat.errors import StoreCorrupt, StoreNotFound, may_pass
 from sciplat.io.catalog_store import CatalogStore, open_catalog_store, read_cell
 from sciplat.io.publish import FileEntry, file_entry
 from sciplat.io.storage import LocalStorage, ObjectStorage, Storage, sync_path, writing
@@ -217,6 +217,8 @@ def read_window(
             array = open_plane(storage, f"{path}/{plane}")
             read[plane] = array[index, y0:y1, x0:x1]
         except (ValueError, RuntimeError, OSError, KeyError) as error:
+            if may_pass(error):
+                raise
             raise StoreCorrupt(
                 f"the {plane} plane of image {index} in {path} cannot be read",
                 found=f"{type(error).__name__}: {error}",

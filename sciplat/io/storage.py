@@ -134,7 +134,7 @@ class LocalStorage(Storage):
             except FileExistsError:
                 return False
             finally:
-                temporary.unlink()
+                temporary.unlink(missing_ok=True)
             sync_path(target.parent)
         return True
 

@@ -17,7 +17,7 @@ from sciplat.io.image_store import TABLE
 from sciplat.io.publish import version_numbers
 from sciplat.io.storage import open_storage
 from sciplat.lazy.explain import Plan, explain
-from sciplat.lazy.map import Map
+from sciplat.lazy.map import Map, uses_functions
 from sciplat.lazy.node import Nest, Node, Scan, Select, Within
 from sciplat.lazy.write import write_plan
 from sciplat.sky.angle import AngleLike, parse_angle
@@ -181,7 +181,9 @@ class Catalog:
         Parameters
         ----------
         step : callable
-            Takes a pyarrow.Table, the rows of one cell sorted by `_healpix_29`, and returns one.
+            Takes a pyarrow.Table and returns one. It is given the rows of one cell, sorted by `_healpix_29`, or of a
+            part of a cell that needs more memory than a worker has: what it gives for a row may depend on that row
+            and, with `reach`, on those around it.
         schema : pyarrow.Schema
             Of what it returns: `_healpix_29`, the position, and whatever it adds. A result with other columns is
             refused.
@@ -214,9 +216,12 @@ class Catalog:
         TaskTooLarge
             If a cell needs more memory than a worker has, however it is cut.
         """
-        threads, limit = look_at_workers()
+        threads, limit, local = look_at_workers()
         work = plan_work(self.node.cells, lambda cell: write_cost(self.node.cost(cell)), limit=limit, what=self._what)
-        return explain(work, self.stored, limit=limit, threads=threads, calibrated=is_calibrated())
+        known = local and is_calibrated()
+        return explain(
+            work, self.stored, limit=limit, threads=threads, calibrated=known, functions=uses_functions(self.node)
+        )
 
     def compute(self, *, limit: int | None = None) -> pa.Table:
         """Run the plan and return its rows, sorted by `_healpix_29`.

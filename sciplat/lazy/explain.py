@@ -33,7 +33,9 @@ class Plan:
     threads : int
         That are there now.
     calibrated : bool
-        Whether the seconds follow from measurements of this machine.
+        Whether the seconds follow from measurements of the machine that runs the plan.
+    functions : bool
+        Whether users' functions come on top, whose time nobody knows.
     """
 
     cells: int
@@ -48,11 +50,13 @@ class Plan:
     seconds: float
     threads: int
     calibrated: bool
+    functions: bool
 
     def __str__(self) -> str:
         limit = f" of {format_bytes(self.limit)}" if self.limit else ""
         elapsed = f"about {format_seconds(self.seconds)} of one core, "
         elapsed += f"{format_seconds(self.seconds / self.threads)} on {self.threads} threads"
+        elapsed += ", without the time of your functions" if self.functions else ""
         known = "" if self.calibrated else " (a guess: sciplat calibrate measures this machine)"
         return (
             f"{self.cells:,} cells, {self.tasks:,} tasks, reads about {format_bytes(self.reads)} (of "
@@ -61,7 +65,7 @@ class Plan:
         )
 
 
-def explain(work: Work, stored: int, *, limit: int | None, threads: int, calibrated: bool) -> Plan:
+def explain(work: Work, stored: int, *, limit: int | None, threads: int, calibrated: bool, functions: bool) -> Plan:
     """Return the quote of planned work; `stored` are the bytes of the inputs."""
     total = work.total
     return Plan(
@@ -77,6 +81,7 @@ def explain(work: Work, stored: int, *, limit: int | None, threads: int, calibra
         seconds=total.seconds,
         threads=threads,
         calibrated=calibrated,
+        functions=functions,
     )
 
 

@@ -18,7 +18,7 @@ from sciplat.lazy.fingerprint import Record
 from sciplat.lazy.function import check_sendable, function_record
 from sciplat.lazy.node import Node, row_bytes
 from sciplat.sky.align import meeting_pairs
-from sciplat.sky.cell import Cell, cell_area, cell_ranges
+from sciplat.sky.cell import Cell, cell_ranges
 from sciplat.sky.coverage import Coverage, Ranges
 from sciplat.sky.surroundings import surroundings
 from sciplat.tasks.map import MapTask
@@ -81,11 +81,6 @@ class Map:
         if self.reach is not None:
             surroundings(Cell(0, 0), self.reach)  # refuses what is too far
 
-    @cached_property
-    def record(self) -> Record:
-        """What is recorded of the function."""
-        return function_record(self.step)
-
     @property
     def properties(self) -> dict[str, Any]:
         """The inner node's, without a name of rows that the function does not keep."""
@@ -102,7 +97,7 @@ class Map:
         return cell_ranges(list(self.inner.cells))
 
     def task(self, cell: Cell, cover: Coverage | None = None) -> MapTask:  # noqa: ARG002
-        """Return the calling of the function with the whole cell: what it gives may depend on all rows."""
+        """Return the calling of the function with the whole cell, whatever the cover: it may look at other rows."""
         around = None if self.reach is None else surroundings(cell, self.reach)
         if around is None:
             parts: tuple[Any, ...] = (self.inner.task(cell),)
@@ -115,16 +110,17 @@ class Map:
     def cost(self, cell: Cell) -> Cost:
         """Return the inner cost and that of holding the result; the time of the function is not known."""
         inner = self.inner.cost(cell)
+        rows, places = inner.rows, inner.places
         if self.reach is not None:
-            inner = _scaled(inner, surroundings(cell, self.reach).area / cell_area(cell.order))
-        rows = float(self.rows_in(cell_ranges([cell]))[0])
+            here = float(self.rows_in(cell_ranges([cell]))[0])
+            near = float(self.rows_in(surroundings(cell, self.reach).ranges).sum())
+            inner = _scaled(inner, max(near / here, 1.0) if here else 1.0)
         size = rows * row_bytes(self.schema)
         function = size + (size if self.memory is None else self.memory)  # its result, and as much on the way there
         memory = inner.size * (2 if self.reach is not None else 1) + function  # the surroundings are cut to size
         if self.timeout is not None or self.memory is not None:
             # here the rows and their way to the other process, or the result; there the rows once more
             memory = 2 * inner.size + size + function + _PROCESS_BYTES
-        places = inner.places * min(rows / inner.rows, 1) if inner.rows else 0.0
         return replace(inner, rows=rows, places=places, size=size, memory=max(inner.memory, memory))
 
     def describe(self) -> Record:
@@ -132,7 +128,7 @@ class Map:
         return {
             "op": "map",
             "inner": self.inner.describe(),
-            "step": self.record,
+            "step": function_record(self.step),  # anew: what it uses may have changed
             "schema": [_describe_column(column) for column in self.schema],
             "arrow_schema": base64.b64encode(self.schema.serialize()).decode(),
             "reach": self.reach,
@@ -143,6 +139,13 @@ class Map:
     def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
         """Return the inner node's: a function usually gives as many rows as it takes."""
         return self.inner.rows_in(ranges)
+
+
+def uses_functions(node: Any) -> bool:
+    """Return whether a plan calls any function of a user."""
+    while node is not None and not isinstance(node, Map):
+        node = getattr(node, "inner", None) or getattr(node, "catalog", None)
+    return node is not None
 
 
 def parse_schema(text: str) -> pa.Schema:

@@ -110,6 +110,8 @@ class Scan:
             cover = self.cover
         elif self.cover is not None:
             cover = Coverage(common_ranges(self.cover.ranges, cover.ranges))
+        if cover is not None:  # no more of it than the task needs travels
+            cover = Coverage(cover.clipped(cell.start, cell.stop))
         return ScanTask(self.store.storage, self._file(cell), cell, self.columns, cover)
 
     def cost(self, cell: Cell) -> Cost:

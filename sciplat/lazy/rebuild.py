@@ -1,6 +1,5 @@
 """Plans from their records: the same operations on the same versions of the inputs."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from sciplat.errors import PlanChanged, StoreNotFound
@@ -17,15 +16,13 @@ from sciplat.lazy.map import parse_schema
 from sciplat.lazy.region import parse_region
 
 
-def rebuild(plan: Record, *, storage_options: Mapping[str, Any] | None = None) -> Catalog:
+def rebuild(plan: Record) -> Catalog:
     """Return the plan that a record describes.
 
     Parameters
     ----------
     plan : dict
         From a node's ``describe()``.
-    storage_options : Mapping, optional
-        For the file systems of remote inputs; they are never part of a record.
 
     Raises
     ------
@@ -36,12 +33,12 @@ def rebuild(plan: Record, *, storage_options: Mapping[str, Any] | None = None) -
     """
     op = plan["op"]
     if op == "scan":
-        catalog = open_catalog(plan["url"], version=plan["version"], storage_options=storage_options)
+        catalog = open_catalog(plan["url"], version=plan["version"])
         _check_digest(plan, catalog.store.digest if catalog.store else "")
         return catalog.select(*plan["columns"]) if plan["columns"] != catalog.columns else catalog
     if op == "photometry":
-        return _photometry(plan, storage_options)
-    inner = rebuild(plan["inner"], storage_options=storage_options)
+        return _photometry(plan)
+    inner = rebuild(plan["inner"])
     if op == "within":
         return inner.within(parse_region(plan["region"]))
     if op == "select":
@@ -59,16 +56,16 @@ def rebuild(plan: Record, *, storage_options: Mapping[str, Any] | None = None) -
     raise PlanChanged(f"this sciplat knows no operation {op!r}", hint="the version that made the record does")
 
 
-def _photometry(plan: Record, storage_options: Mapping[str, Any] | None) -> Catalog:
+def _photometry(plan: Record) -> Catalog:
     def lengths(pairs: list[list[Any]]) -> list[str]:
         return [f"{value!r} {unit}" for value, unit in pairs]
 
-    images = _images(plan["images"], storage_options)
+    images = _images(plan["images"])
     # photometry itself selects the columns that it needs; doing so twice would be another plan
     catalog = plan["catalog"]["inner"] if plan["catalog"]["op"] == "select" else plan["catalog"]
     annulus = None if plan["annulus"] is None else lengths(plan["annulus"])
     return images.photometry(
-        rebuild(catalog, storage_options=storage_options),
+        rebuild(catalog),
         radii=lengths(plan["radii"]),
         annulus=None if annulus is None else (annulus[0], annulus[1]),
         background=plan["background"],
@@ -76,8 +73,8 @@ def _photometry(plan: Record, storage_options: Mapping[str, Any] | None) -> Cata
     )
 
 
-def _images(record: Record, storage_options: Mapping[str, Any] | None) -> Images:
-    images = open_images(record["url"], version=record["version"], storage_options=storage_options)
+def _images(record: Record) -> Images:
+    images = open_images(record["url"], version=record["version"])
     _check_digest(record, images.store.table.digest)
     for choice in record["chosen"]:
         if "bands" in choice:

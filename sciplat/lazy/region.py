@@ -10,7 +10,7 @@ from sciplat.sky.region import Box, Cone, Moc, Polygon, Region
 
 
 def describe_region(region: Region) -> dict[str, Any]:
-    """Return a region as JSON: angles as the user gave them in text, quantities in degrees."""
+    """Return a region as JSON: angles in degrees in text, quantities in degrees."""
     if isinstance(region, Cone):
         return {"shape": "cone", "arguments": [_text(value) for value in (region.ra, region.dec, region.radius)]}
     if isinstance(region, Box):
@@ -45,4 +45,5 @@ def parse_region(record: dict[str, Any]) -> Region:
 
 
 def _text(angle: Any) -> str:
-    return angle if isinstance(angle, str) else f"{parse_angle(angle)!r} deg"  # a unit may have no text that parses
+    """Return an angle in one way, however it was given."""
+    return f"{parse_angle(angle)!r} deg"

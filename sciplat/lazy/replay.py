@@ -58,7 +58,7 @@ print(rows)
 '''
 
 
-def write_bundle(url: str, cell: str, output: str | None = None) -> Path:
+def write_replay(url: str, cell: str, output: str | None = None) -> Path:
     """Write the bundle of one cell.
 
     Parameters

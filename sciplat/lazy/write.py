@@ -12,7 +12,7 @@ from sciplat.io.staging import Staging, staging_areas
 from sciplat.io.storage import Storage, open_storage
 from sciplat.lazy.fingerprint import Record, differences, fingerprint
 from sciplat.lazy.node import Node
-from sciplat.tasks.log import now
+from sciplat.tasks.log import now, read_logs
 from sciplat.tasks.memory import plan_work
 from sciplat.tasks.quote import write_cost
 from sciplat.tasks.retry import OnError
@@ -95,9 +95,10 @@ def _tidied(store: CatalogStore, staging: Staging) -> CatalogStore:
 
 
 def _drop_idle(storage: Storage) -> None:
-    """Remove what plans left that failed before any cell was done."""
+    """Remove what plans left that failed before any cell was done; others may be at work."""
+    over = {log[0].get("write_id") for log in read_logs(storage) if log[-1]["event"] == "stopped"}
     for area in staging_areas(storage):
-        if not area.is_begun:
+        if not area.is_begun and area.writers and area.writers <= over:
             area.remove()
 
 

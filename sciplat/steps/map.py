@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sciplat.errors import PASSING, SciplatError, StepError
+from sciplat.errors import SciplatError, StepError, may_pass
 from sciplat.sky.cell import Cell
 
 Step = Callable[[pa.Table], pa.Table]
@@ -94,7 +94,7 @@ def step_error(what: str, error: BaseException) -> StepError:
         hint="call the function with one small table; the error's .traceback shows the line",
     )
     failure.traceback = "".join(told.format())[:_LONGEST_TRACEBACK]
-    if isinstance(error, PASSING):
+    if may_pass(error):
         failure.kind = "transient"
     return failure
 

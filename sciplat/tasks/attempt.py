@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from sciplat.errors import PASSING, SciplatError, TaskFailed
+from sciplat.errors import SciplatError, TaskFailed, may_pass
 from sciplat.sky.cell import Cell
 from sciplat.tasks.task import Task
 from sciplat.tasks.workers import resident_memory, settle
 
 Result = TypeVar("Result")
+_LATE = 5.0  # seconds after which a bundle takes up no further task
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class BundleReport(Generic[Result]):
     Parameters
     ----------
     outcomes : tuple of Outcome
-        One for each task.
+        Of its tasks, in their order; the last ones may not have been taken up.
     process : str
         That worked on it.
     memory : int
@@ -60,11 +61,19 @@ class BundleReport(Generic[Result]):
 
 
 def attempt_all(function: Callable[[Task], Result], tasks: Sequence[Task], what: str) -> BundleReport[Result]:
-    """Apply `function` to every task; `what` names the work in errors."""
+    """Apply `function` to the tasks; `what` names the work in errors.
+
+    A bundle that takes much longer than it was quoted ends early, so that what is done is committed and counted.
+    """
     settle()
     before = _bytes_read()
-    outcomes = tuple(_attempt(function, task, what) for task in tasks)
-    return BundleReport(outcomes, f"{platform.node()}:{os.getpid()}", resident_memory(), (before, _bytes_read()))
+    outcomes: list[Outcome[Result]] = []
+    end = time.monotonic() + _LATE
+    for task in tasks:
+        outcomes.append(_attempt(function, task, what))
+        if time.monotonic() > end:
+            break
+    return BundleReport(tuple(outcomes), f"{platform.node()}:{os.getpid()}", resident_memory(), (before, _bytes_read()))
 
 
 def _bytes_read() -> int:
@@ -99,6 +108,6 @@ def as_failure(error: Exception, what: str) -> SciplatError:
         hint="the worker's traceback is in error.traceback; sciplat replay runs the cell alone",
     )
     failure.traceback = "".join(traceback.format_exception(error))
-    if isinstance(error, PASSING) or type(error) is OSError:
+    if may_pass(error):
         failure.kind = "transient"
     return failure

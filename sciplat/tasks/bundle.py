@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-_SECONDS = 0.2  # of a bundle
+_SHORTEST, _LONGEST = 0.2, 2.0  # seconds of a bundle: an adaptive cluster grows only if seconds of work wait
 _LARGEST = 200  # cells
 
 
@@ -25,9 +25,10 @@ def bundles(seconds: NDArray[np.float64], threads: int) -> Iterator[NDArray[np.i
     """
     order = np.argsort(-seconds, kind="stable")
     most = int(np.clip(len(order) // (8 * threads), 1, _LARGEST))
+    span = float(np.clip(seconds.sum() / (8 * threads), _SHORTEST, _LONGEST))
     first = 0
     while first < len(order):
         ahead = order[first : first + most]
-        count = max(int(np.searchsorted(np.cumsum(seconds[ahead]), _SECONDS, side="right")), 1)
+        count = max(int(np.searchsorted(np.cumsum(seconds[ahead]), span, side="right")), 1)
         yield ahead[:count]
         first += count

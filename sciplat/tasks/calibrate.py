@@ -84,7 +84,7 @@ class _Bench:
         committed = _seconds(lambda: write(self.small))
         whole = _seconds(lambda: write(self.table))
         rate = (whole - committed) / self.table.nbytes
-        return {"commit": max(committed - rate * self.small.nbytes, 0.0), "write": rate, "task": 2e-4}
+        return {"commit": max(committed - rate * self.small.nbytes, 0.0), "write": rate}
 
     def windows(self) -> dict[str, float]:
         """Time reading pixels."""

@@ -4,10 +4,11 @@ import json
 import os
 import platform
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from sciplat.errors import StoreCorrupt
+from sciplat.errors import SciplatError, StoreCorrupt
 from sciplat.io.catalog_store import LOG
 from sciplat.io.publish import read_manifest, version_numbers
 from sciplat.io.staging import staging_areas
@@ -15,6 +16,7 @@ from sciplat.io.storage import Storage
 
 Events = list[dict[str, Any]]
 _OFTEN, _SELDOM = 2.0, 60.0  # seconds between two lines of progress, at the beginning and at most
+_FAILURES, _TRACEBACKS = 1000, 20  # that a log tells of
 _SLOWDOWN = 0.02  # of the time that has passed: a long run's log stays short
 
 
@@ -32,20 +34,32 @@ class RunLog:
     def __init__(self, storage: Storage, path: str) -> None:
         self._storage, self._path = storage, path
         self._lines: list[bytes] = []
+        self._failures = 0
         self._begun = self._written = time.monotonic()
 
     def event(self, name: str, **facts: Any) -> None:
-        """Add a line and write the log."""
-        line = {"time": now(), "event": name, **facts}
-        self._lines.append(json.dumps(line).encode() + b"\n")
-        self._storage.write(self._path, self.content)
+        """Add a line and write the log; where it cannot be written the plan goes on."""
+        self._add(name, facts)
+        with suppress(OSError):
+            self._storage.write(self._path, self.content)
         self._written = time.monotonic()
 
+    def failure(self, name: str, error: SciplatError, **facts: Any) -> None:
+        """Add a line about an error, to be written with the next progress; of very many the first ones must do."""
+        self._failures += 1
+        if self._failures <= _FAILURES:
+            traceback = getattr(error, "traceback", "") if self._failures <= _TRACEBACKS else ""
+            self._add(name, {**facts, "error": str(error), "traceback": traceback})
+
     def progress(self, **facts: Any) -> None:
-        """Add a line of progress, unless the last line is young."""
+        """Add a line of progress, unless the last time of writing is young."""
         age = time.monotonic() - self._written
         if age > min(max(_OFTEN, _SLOWDOWN * (self._written - self._begun)), _SELDOM):
             self.event("progress", **facts)
+
+    def _add(self, name: str, facts: dict[str, Any]) -> None:
+        line = {"time": now(), "event": name, **facts}
+        self._lines.append(json.dumps(line).encode() + b"\n")
 
     @property
     def content(self) -> bytes:
@@ -53,9 +67,9 @@ class RunLog:
         return b"".join(self._lines)
 
 
-def origin() -> dict[str, Any]:
-    """Return where this process runs."""
-    return {"host": platform.node(), "process": os.getpid()}
+def origin(write_id: str) -> dict[str, Any]:
+    """Return which run this is and where."""
+    return {"write_id": write_id, "host": platform.node(), "process": os.getpid()}
 
 
 def now() -> str:

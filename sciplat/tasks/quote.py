@@ -49,8 +49,6 @@ class Rates:
 
     Parameters
     ----------
-    task : float
-        A task, whatever it does.
     open : float
         Opening a file of a catalog.
     scan : float
@@ -73,7 +71,6 @@ class Rates:
         Encoding and writing a byte of rows, as they are in memory.
     """
 
-    task: float = 1e-4
     open: float = 1e-3
     scan: float = 1e-9
     within: float = 1e-7
@@ -119,7 +116,7 @@ def _rates_path() -> Path:
 def write_cost(inner: Cost) -> Cost:
     """Return the cost of a task with the writing of its result."""
     rate = rates()
-    seconds = inner.seconds + rate.task + rate.commit + rate.write * inner.size
+    seconds = inner.seconds + rate.commit + rate.write * inner.size
     # the encoded file, at most as large, stands beside the rows; then the index is looked at
     memory = max(inner.memory, 2 * inner.size + _REPORT_BYTES * inner.rows)
     return replace(inner, memory=memory, seconds=seconds)

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sciplat.errors import SciplatError
+from sciplat.errors import SciplatError, StorageError
 from sciplat.sky.cell import Cell
 
 OnError = Literal["raise", "quarantine"]
@@ -30,7 +30,8 @@ class Retries:
     def judge(self, cell: Cell, error: SciplatError) -> float | None:
         """Return the seconds after which the cell is tried again, or None if it is set aside.
 
-        A usage error would come again in every cell, so it ends the run at once. An error that may pass, such as
+        A usage error would come again in every cell, so it ends the run at once; so does a store that cannot be
+        written to, after three attempts. An error that may pass, such as
         one of the network, gets three attempts. Any other ends the run, or gets three attempts before the cell is
         set aside.
 
@@ -41,9 +42,12 @@ class Retries:
         """
         self._failures[cell] += 1
         failures = self._failures[cell]
-        if error.kind == "usage" or (self.on_error == "raise" and (error.kind == "fatal" or failures >= ATTEMPTS)):
+        given_up = failures >= ATTEMPTS
+        if error.kind == "usage" or (isinstance(error, StorageError) and given_up):
             raise error
-        if failures >= ATTEMPTS:
+        if self.on_error == "raise" and (error.kind == "fatal" or given_up):
+            raise error
+        if given_up:
             self.quarantined[cell] = error
             return None
         self.repeated += 1

@@ -49,14 +49,14 @@ class Run(Generic[Result]):
     workers: Workers
     on_error: OnError = "raise"
     log: RunLog | None = None
-    cells: int = 0
-    rows: int = 0
-    memory: int = 0  # bytes of the largest process
+    cells: int = field(default=0, init=False)
+    rows: int = field(default=0, init=False)
+    memory: int = field(default=0, init=False)  # bytes of the largest process
     retries: Retries = field(init=False)
-    _began: float = field(default_factory=perf_counter)
-    _read: dict[str, tuple[int, int]] = field(default_factory=dict)
-    _suspects: deque[Bundle] = field(default_factory=deque)  # tasks whose worker process died under them
-    _on_trial: Bundle | None = None
+    _began: float = field(default_factory=perf_counter, init=False)
+    _read: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
+    _suspects: deque[Bundle] = field(default_factory=deque, init=False)  # tasks whose worker process died under them
+    _on_trial: Bundle | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.retries = Retries(self.on_error)
@@ -100,6 +100,8 @@ class Run(Generic[Result]):
         if done.result is not None:
             self._note_process(done.result)
             outcomes: Sequence[Outcome[Result]] = done.result.outcomes
+            for task in done.item[len(outcomes) :]:  # it took longer than it was quoted: no more together
+                stream.again([task])
         elif killed and not on_trial:  # by one of its tasks, or by one of another bundle on the same worker?
             self._suspects.extend([task] for task in done.item)
             return
@@ -128,8 +130,7 @@ class Run(Generic[Result]):
     def _judge(self, cell: Cell, error: SciplatError) -> float | None:
         wait = self.retries.judge(cell, error)
         if self.log is not None:
-            told = {"cell": str(cell), "error": str(error), "traceback": getattr(error, "traceback", "")}
-            self.log.event("quarantined" if wait is None else "retried", **told)
+            self.log.failure("quarantined" if wait is None else "retried", error, cell=str(cell))
         return wait
 
     def _lost(self, task: Task, error: Exception | None) -> Outcome[Result]:

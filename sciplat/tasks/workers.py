@@ -14,6 +14,7 @@ from sciplat.tasks import apart
 from sciplat.tasks.progress import Progress
 
 _LOOK = 0.05  # seconds between two looks at what is to end
+_QUIET = 4  # looks that find nothing
 _USABLE = 0.8  # of a worker's memory: above it Dask pauses the worker
 _WARM = 350_000_000  # bytes of a process that has imported and compiled what photometry needs
 _settled = False  # whether this process has begun to work
@@ -141,7 +142,7 @@ class DaskCluster:
                 with Progress("waiting for workers", None):
                     first.result()
             first.result()
-            return _cluster_share(self._client, self._client.run(_settled_memory))
+            return _cluster_share(self._client, self._client.run(_settled_memory, on_error="ignore"))
 
     def submit(self, function: Callable[[Any], Any], item: Any) -> Any:
         """Hand work to the scheduler; equal arguments do not make it the same work, as it has effects on storage."""
@@ -195,15 +196,16 @@ class DaskCluster:
             raise
 
     def close(self, futures: list[Any], *, wait: bool) -> None:
-        """Cancel what has not begun; a cancelled task that runs goes on unseen, so `wait` asks for its end."""
-        from distributed import wait as wait_for
-
-        while wait and futures and self._client.status == "running" and self.present:
-            with suppress(TimeoutError):
-                wait_for(futures, timeout=_RECOUNT)
-                return
-        if self._client.status == "running":
-            self._client.cancel(futures, force=True)
+        """Cancel everything; what has begun goes on unseen, so `wait` looks at the workers until it has ended."""
+        if self._client.status != "running" or not futures:
+            return
+        self._client.cancel(futures, force=True)
+        keys, quiet = {future.key for future in futures}, 0
+        while wait and quiet < _QUIET and self._client.status == "running" and self.present:
+            # one look is not enough: what a worker was about to begin may not know yet that it is cancelled
+            running = {key for calls in self._client.call_stack().values() for key in calls}
+            quiet = 0 if keys & running else quiet + 1
+            time.sleep(_LOOK)
 
 
 def open_workers() -> Workers:
@@ -247,12 +249,12 @@ def settle() -> None:
     _settled = True
 
 
-def look_at_workers() -> tuple[int, int | None]:
-    """Return the threads that there are now, and the bytes that a task may use if that is known; starts nothing."""
+def look_at_workers() -> tuple[int, int | None, bool]:
+    """Return the threads that there are now, the bytes that a task may use if known, and whether both are local."""
     client = open_client()
     if client is None:
-        return settings().threads, _local_share()
-    return max(sum(client.nthreads().values()), 1), _cluster_share(client)
+        return settings().threads, _local_share(), True
+    return max(sum(client.nthreads().values()), 1), _cluster_share(client), False
 
 
 def _local_share() -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sciplat.errors import ArgumentError, ConflictError, TaskFailed
+from sciplat.errors import ArgumentError, ClusterLost, ConflictError, TaskFailed
 from sciplat.io.catalog_store import LOG, PROVENANCE, CatalogStore
 from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.publish import FileEntry, Manifest, file_entry, read_manifest, rows_digest, version_numbers
@@ -23,8 +23,9 @@ from sciplat.tasks.log import RunLog, origin
 from sciplat.tasks.memory import Work
 from sciplat.tasks.run import Run
 from sciplat.tasks.task import Task
+from sciplat.tasks.workers import LocalThreads
 
-Record = Callable[[dict[str, Any], str], bytes]  # given the report and the digest of the rows, makes the provenance
+MakeProvenance = Callable[[dict[str, Any], str], bytes]  # of a report and the digest of the rows
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def write_catalog(
     writer: CatalogWriter,
     staging: Staging,
     plan: dict[str, Any],
-    record: Record,
+    provenance: MakeProvenance,
 ) -> CatalogStore:
     """Do the cells that no earlier run has done, and publish all.
 
@@ -82,8 +83,8 @@ def write_catalog(
         Of the plan.
     plan : dict
         Its record, for whoever finds it unfinished.
-    record : callable
-        Makes the provenance.
+    provenance : callable
+        Makes it.
 
     Raises
     ------
@@ -94,10 +95,12 @@ def write_catalog(
     try:
         staging.begin(plan)
         left = _left(run.work, staging.done())
-        log.event("started", what=run.what, total=len(run.work), resumed=len(run.work) - len(left), **origin())
+        counts = {"total": len(run.work), "resumed": len(run.work) - len(left)}
+        log.event("started", what=run.what, **counts, **origin(writer.write_id))
         for _ in run.outcomes(WriteBundle(staging, writer.properties["rows_per_cell"], run.what), int, left):
             pass
-        store = _twin(writer, staging) or _new_version(run, schema, writer, staging, record)
+        store = _twin(writer, staging) or _unchanged(run, writer, staging)
+        store = store or _new_version(run, schema, writer, staging, provenance)
     except BaseException as error:
         with suppress(Exception):  # the error itself matters more
             writer.abandon()
@@ -105,7 +108,7 @@ def write_catalog(
         twin = _twin(writer, staging) if isinstance(error, Exception) else None
         if twin is None:
             with suppress(Exception):
-                _leave(staging, writer, log, error)
+                _leave(run, staging, writer, error)
             raise
         store = twin
     if not store.manifest.properties["report"]["quarantined"]:  # otherwise the same call goes on with these cells
@@ -128,7 +131,7 @@ def _new_version(
     schema: pa.Schema,
     writer: CatalogWriter,
     staging: Staging,
-    record: Record,
+    provenance: MakeProvenance,
 ) -> CatalogStore:
     """Make a version of all that is done."""
     done = staging.done()
@@ -140,7 +143,7 @@ def _new_version(
     if log is not None:
         log.event("finished", **run.standing())
     digest = rows_digest(writer.folder, [file for each in reports for file in each.files])
-    contents = {PROVENANCE: record(report, digest), LOG: b"" if log is None else log.content}
+    contents = {PROVENANCE: provenance(report, digest), LOG: b"" if log is None else log.content}
     properties = writer.properties | {"report": report, "fingerprint": staging.fingerprint}
     return replace(writer, properties=properties).publish(schema, reports, extra=tuple(_extra(writer, contents)))
 
@@ -177,6 +180,15 @@ def _twin(writer: CatalogWriter, staging: Staging) -> CatalogStore | None:
     return CatalogStore(writer.storage, manifest) if is_same_plan(manifest, staging.fingerprint) else None
 
 
+def _unchanged(run: Run[int], writer: CatalogWriter, staging: Staging) -> CatalogStore | None:
+    """Return the newest version if this run tried again what that lacks, in vain."""
+    parent = writer.parent
+    in_vain = parent is not None and run.cells == len(run.retries.quarantined) > 0
+    if parent is None or not in_vain or not is_same_plan(parent, staging.fingerprint):
+        return None
+    return CatalogStore(writer.storage, parent)
+
+
 def is_same_plan(manifest: Manifest, fingerprint: str) -> bool:
     """Return whether a version is the result of the plan with this fingerprint."""
     return bool(manifest.properties.get("fingerprint") == fingerprint)
@@ -208,12 +220,15 @@ def _check_rows(run: Run[int], done: DoneCells, staging: Staging) -> None:
     )
 
 
-def _leave(staging: Staging, writer: CatalogWriter, log: RunLog, error: BaseException) -> None:
+def _leave(run: Run[int], staging: Staging, writer: CatalogWriter, error: BaseException) -> None:
     """Keep what was done for the next run, and what failed for `replay`; keep nothing where there is neither."""
-    others = staging.writers - {writer.write_id}  # another run may be about to finish its first cell
-    if staging.is_begun or others or isinstance(error, TaskFailed):
-        told = {"error": str(error) or type(error).__name__, "traceback": getattr(error, "traceback", "")}
-        log.event("stopped", **told)
+    # another run may be about to finish its first cell, or tasks of this one, which a cluster goes on with
+    others = staging.writers - {writer.write_id}
+    going_on = isinstance(error, KeyboardInterrupt | ClusterLost) and not isinstance(run.workers, LocalThreads)
+    if staging.is_begun or others or going_on or isinstance(error, TaskFailed):
+        if run.log is not None:
+            told = {"error": str(error) or type(error).__name__, "traceback": getattr(error, "traceback", "")}
+            run.log.event("stopped", **told)
     else:
         staging.remove()
         staging.storage.remove_empty("")

@@ -13,10 +13,11 @@ def test_times_are_as_people_read_them(seconds, text):
 
 
 def test_a_quote_is_one_sentence_and_says_what_it_does_not_know():
-    plan = Plan(3, 4, 10**9, 10**10, 1200, 5000, 10**6, 10**8, 10**9, 250.0, 2, calibrated=False)
+    plan = Plan(3, 4, 10**9, 10**10, 1200, 5000, 10**6, 10**8, 10**9, 250.0, 2, calibrated=False, functions=False)
     for words in ("3 cells, 4 tasks", "(of 10 GB)", "1,200 requests", "100 MB of 1 GB", "4.2 min of one core", "guess"):
         assert words in str(plan)
     assert "\n" not in str(plan)
-    unlimited = Plan(3, 4, 10**9, 10**10, 1200, 5000, 10**6, 10**8, None, 250.0, 2, calibrated=True)
+    unlimited = Plan(3, 4, 10**9, 10**10, 1200, 5000, 10**6, 10**8, None, 250.0, 2, calibrated=True, functions=True)
+    assert "without the time of your functions" in str(unlimited)
     assert "largest task 100 MB; about" in str(unlimited)
     assert "guess" not in str(unlimited)

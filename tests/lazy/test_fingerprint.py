@@ -92,7 +92,7 @@ NEVER_NULL = COUNTED.set(4, SCHEMA.field("mag").with_nullable(False))
         ({"schema": pa.schema(list(COUNTED)[::-1])}, "schema of map: in another order"),
         ({"reach": "1 deg"}, "reach of map: 2.0, now 1.0"),
         ({"reach": None}, "reach of map: 2.0, now null"),
-        ({"region": Cone("0 deg", "90 deg", "3 deg")}, "region.*2 deg.*now.*3 deg"),
+        ({"region": Cone("0 deg", "90 deg", "3 deg")}, r"region.*2\.0 deg.*now.*3\.0 deg"),
         ({"region": Box(("0 deg", "1 deg"), ("0 deg", "1 deg"))}, "region.*cone.*now.*box"),
     ],
 )

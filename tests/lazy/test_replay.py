@@ -11,7 +11,7 @@ import pytest
 import sciplat
 from sciplat import Cell, Cone
 from sciplat.errors import ArgumentError, PlanChanged, StepError, StoreExists, StoreNotFound
-from sciplat.lazy.replay import write_bundle
+from sciplat.lazy.replay import write_replay
 from tests.plan_scene import COUNTED, SCHEMA, write_stars
 from tests.sky_scene import WHOLE_SKY, sources, write_catalog, write_images
 
@@ -111,7 +111,7 @@ def replayed(plan, cell, tmp_path):
     """Write a plan, replay one of its cells alone, and compare with the plan's task."""
     expected = plan.node.task(cell).run()
     plan.write(tmp_path / "result")
-    bundle = write_bundle(str(tmp_path / "result"), str(cell), str(tmp_path / "bundle"))
+    bundle = write_replay(str(tmp_path / "result"), str(cell), str(tmp_path / "bundle"))
     rows = run_alone(bundle, tmp_path)
     assert rows.equals(expected)
     return rows
@@ -178,7 +178,7 @@ def test_the_cell_at_which_a_plan_stopped_runs_alone(steps, stores, tmp_path):
     with pytest.raises(StepError) as caught:
         plan.write(tmp_path / "result")
     cell = caught.value.what.partition("on cell ")[2].split()[0]
-    bundle = write_bundle(str(tmp_path / "result"), cell, str(tmp_path / "bundle"))
+    bundle = write_replay(str(tmp_path / "result"), cell, str(tmp_path / "bundle"))
     shutil.rmtree(stores)
     done = subprocess.run(
         [sys.executable, bundle / "replay.py"], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -192,19 +192,19 @@ def test_what_an_unfinished_run_does_comes_before_what_stands_there(steps, store
     stars(stores).map(steps.brighten, schema=SCHEMA).write(url)
     with pytest.raises(StepError):
         stars(stores).map(steps.fail_where_few, schema=SCHEMA).write(url, replace=True)
-    bundle = write_bundle(url, "1/33", str(tmp_path / "bundle"))
+    bundle = write_replay(url, "1/33", str(tmp_path / "bundle"))
     assert "fail_where_few" in (bundle / "plan.json").read_text()
 
 
 def test_a_folder_that_exists_is_left_alone(stores, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stars(stores).select("mag").write("result")
-    assert write_bundle("result", "1/16") == tmp_path / "replay-1-16"
+    assert write_replay("result", "1/16") == tmp_path / "replay-1-16"
     with pytest.raises(StoreExists, match=r"replay-1-16 exists already"):
-        write_bundle("result", "1/16")
+        write_replay("result", "1/16")
     (tmp_path / "file").write_text("mine")
     with pytest.raises(StoreExists):
-        write_bundle("result", "1/16", "file")
+        write_replay("result", "1/16", "file")
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -216,7 +216,7 @@ def test_a_folder_that_exists_is_left_alone(stores, tmp_path, monkeypatch):
 def test_cells_that_are_not_of_the_plan_are_refused(stores, tmp_path, cell, message):
     stars(stores).select("mag").write(tmp_path / "result")
     with pytest.raises(ValueError, match=message):  # as all errors of arguments and regions are
-        write_bundle(str(tmp_path / "result"), cell, str(tmp_path / "bundle"))
+        write_replay(str(tmp_path / "result"), cell, str(tmp_path / "bundle"))
     assert not (tmp_path / "bundle").exists()
 
 
@@ -226,23 +226,23 @@ def test_a_part_of_a_cell_without_an_image_is_refused(image_stores, tmp_path):
     parts = [part for cell in plan.cells for part in cell.children for part in part.children]
     empty = next(part for part in parts if not plan.node.images_near(part).num_rows)
     with pytest.raises(ArgumentError, match="no image touches"):
-        write_bundle(str(tmp_path / "result"), str(empty), str(tmp_path / "bundle"))
+        write_replay(str(tmp_path / "result"), str(empty), str(tmp_path / "bundle"))
     assert not (tmp_path / "bundle").exists()
 
 
 def test_what_cannot_be_repeated_is_refused(stores, tmp_path):
     stars(stores).map(lambda table: table, schema=SCHEMA).write(tmp_path / "result")
     with pytest.raises(PlanChanged, match="<lambda>"):
-        write_bundle(str(tmp_path / "result"), "1/16", str(tmp_path / "bundle"))
+        write_replay(str(tmp_path / "result"), "1/16", str(tmp_path / "bundle"))
     with pytest.raises(StoreNotFound):
-        write_bundle(str(tmp_path / "nothing"), "1/16", str(tmp_path / "bundle"))
+        write_replay(str(tmp_path / "nothing"), "1/16", str(tmp_path / "bundle"))
     assert not (tmp_path / "bundle").exists()
 
 
 def test_a_bundle_holds_no_more_than_the_cell_needs(stores, tmp_path):
     plan = stars(stores).select("mag")
     plan.write(tmp_path / "result")
-    bundle = write_bundle(str(tmp_path / "result"), "1/16", str(tmp_path / "bundle"))
+    bundle = write_replay(str(tmp_path / "result"), "1/16", str(tmp_path / "bundle"))
     (copy,) = bundle.glob("catalog-*")
     rows = sciplat.open_catalog(copy)
     assert len(rows) == plan.node.task(Cell(1, 16)).run().num_rows < len(stars(stores))

@@ -1,5 +1,6 @@
 import json
 import os
+import platform
 import threading
 import time
 from pathlib import Path
@@ -56,7 +57,7 @@ def test_events_are_written_at_once_and_whole(tmp_path, clock):
 
 
 def test_where_it_runs_is_known():
-    assert origin()["process"] == os.getpid()
+    assert origin("1a2b") == {"write_id": "1a2b", "host": platform.node(), "process": os.getpid()}
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def test_rates_are_the_defaults_until_they_are_kept(cache):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"null", b"{}", b'{"rates": {}}', b'{"rates": null}', b'{"rates": {"task": "fast"}}', b"\xff"],
+    [b"", b"{", b"[]", b"null", b"{}", b'{"rates": {}}', b'{"rates": null}', b'{"rates": {"open": "fast"}}', b"\xff"],
 )
 def test_a_damaged_file_falls_back_to_the_defaults(content):
     path = keep_rates(MEASURED)
@@ -84,6 +84,6 @@ def test_writing_adds_its_time_and_memory():
     inner = Cost(read=10, requests=2, rows=5, size=1e9, memory=1e6, seconds=3)
     whole = write_cost(inner)
     assert (whole.read, whole.requests, whole.rows, whole.size) == (10, 2, 5, 1e9)
-    assert whole.seconds == pytest.approx(3 + Rates().task + Rates().commit + 1e9 * Rates().write)
+    assert whole.seconds == pytest.approx(3 + Rates().commit + 1e9 * Rates().write)
     assert whole.memory > 1e9
     assert math.isfinite(write_cost(Cost()).seconds)

@@ -31,7 +31,15 @@ def test_what_will_not_pass_ends_the_run_at_once_unless_cells_are_set_aside(erro
     assert Retries("quarantine").judge(CELL, error) is not None
 
 
-@pytest.mark.parametrize("error", [LASTING, PASSING])
+def test_a_store_that_cannot_be_written_to_ends_the_run_whatever_becomes_of_cells():
+    retries = Retries("quarantine")
+    assert [retries.judge(CELL, PASSING) for _ in range(ATTEMPTS - 1)] == [0.5, 2.0]
+    with pytest.raises(StorageError):
+        retries.judge(CELL, PASSING)
+    assert retries.quarantined == {}
+
+
+@pytest.mark.parametrize("error", [LASTING, ClusterLost("gone")])
 def test_a_cell_is_set_aside_after_three_attempts(error):
     retries = Retries("quarantine")
     assert [retries.judge(CELL, error) for _ in range(ATTEMPTS)] == [0.5, 2.0, None]
