@@ -34,8 +34,6 @@ class _Group(click.Group):
 @click.version_option(__version__, prog_name="sciplat")
 def main() -> None:
     """Sky catalogs and images partitioned by sky pixel, measured where they lie."""
-    if "" not in sys.path:
-        sys.path.append("")  # functions of a plan are found where the user works, as with python -m
 
 
 for command in (demo, ingest, photometry, info, head, verify, status, rerun, replay, calibrate):

@@ -1,13 +1,15 @@
 """`sciplat status`, `rerun`, `replay` and `calibrate`: plans that run, ran, failed or shall run."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sciplat.errors import StoreNotFound
+from sciplat.errors import StoreCorrupt, StoreNotFound
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 
 @click.command()
@@ -24,19 +26,26 @@ def status(url: str) -> None:
         raise StoreNotFound(f"no plan writes to {url}", hint="the URL that was given to .write()")
     console = Console()
     for log in logs:
-        console.print(_standing(log))
+        try:
+            console.print(_standing(log))
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreCorrupt(f"a log of {url} is damaged", found=repr(error)) from None
         for event in log:
             if event["event"] in ("retried", "quarantined", "stopped"):
                 where = f" cell {event['cell']}" if "cell" in event else ""
                 line = f"  {event['time']} {event['event']}{where}: {event['error']}"
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+                console.print(_plain(line), soft_wrap=True)
 
 
 @click.command()
 @click.argument("url")
 @click.option("--to", "target", help="Store for the new result; by default the next version of URL.")
 def rerun(url: str, target: str | None) -> None:
-    """Repeat the plan that made the store at URL, on the same versions of its inputs."""
+    """Repeat the plan that made the store at URL, on the same versions of its inputs.
+
+    Functions of users are imported by their names, also from this folder, and run: repeat only what you trust.
+    """
+    _find_functions_here()
     from sciplat.lazy.rebuild import rerun as repeat
 
     result, same = repeat(url, target)
@@ -49,7 +58,11 @@ def rerun(url: str, target: str | None) -> None:
 @click.option("--cell", required=True, help="Order and index, for example 5/1284.")
 @click.option("--output", help="Folder for the bundle; by default replay-ORDER-INDEX.")
 def replay(url: str, cell: str, output: str | None) -> None:
-    """Put one cell of the plan at URL into a folder where it runs alone, in a debugger if need be."""
+    """Put one cell of the plan at URL into a folder where it runs alone, in a debugger if need be.
+
+    Functions of users are imported by their names, also from this folder: use it on what you trust.
+    """
+    _find_functions_here()
     from sciplat.lazy.replay import write_replay
 
     folder = write_replay(url, cell, output)
@@ -71,6 +84,12 @@ def calibrate() -> None:
     click.echo(f"kept in {path}")
 
 
+def _find_functions_here() -> None:
+    """Let modules in the folder where the user works be found, as with python -m."""
+    if "" not in sys.path:
+        sys.path.append("")
+
+
 def _standing(log: list[dict[str, Any]]) -> "Table":
     """Return the last word of a log."""
     from rich.table import Table
@@ -86,13 +105,21 @@ def _standing(log: list[dict[str, Any]]) -> "Table":
     facts = Table.grid(padding=(0, 2))
     if first["event"] == "started":  # otherwise what an earlier run has left could not be read
         done = first["resumed"] + latest.get("cells", 0)
-        facts.add_row("plan", first["what"])
-        facts.add_row("started", f"{first['time']} on {first['host']}, process {first['process']}")
+        facts.add_row("plan", _plain(first["what"]))
+        facts.add_row("started", _plain(f"{first['time']} on {first['host']}, process {first['process']}"))
         facts.add_row("cells", f"{done:,} of {first['total']:,}, {first['resumed']:,} of them by earlier runs")
-    facts.add_row("state", last["event"] if ended else f"running or killed, last heard of at {last['time']}")
+    heard = f"running or killed, last heard of at {last['time']}"
+    facts.add_row("state", _plain(last["event"] if ended else heard))
     if "rows" in latest:
         rate = latest["rows"] / latest["elapsed"] if latest["elapsed"] else 0.0
         facts.add_row("rows", f"{latest['rows']:,}, {rate:,.0f} rows/s")
         facts.add_row("elapsed", format_seconds(latest["elapsed"]))
         facts.add_row("memory", format_bytes(latest["memory"]))
     return facts
+
+
+def _plain(text: str) -> "Text":
+    """Return a text from a log as it is, without anything that a terminal or rich would obey."""
+    from rich.text import Text
+
+    return Text("".join(char if char.isprintable() or char == "\n" else "?" for char in text))

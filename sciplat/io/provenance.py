@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sciplat.errors import StoreCorrupt
-from sciplat.io.storage import sha256
+from sciplat.io.storage import sha256, without_secrets
 
 _PREFIXES = {
     "prov": "http://www.w3.org/ns/prov#",
@@ -86,10 +86,10 @@ def provenance_document(
     dict
         JSON values.
     """
-    clean = _without_secrets(plan)
+    clean = without_secrets(plan)
     sources = {f"run:input-{number}": each for number, each in enumerate(inputs, 1)}
     parameters = dict(_parameters(clean))
-    result = {"prov:type": _term("voprov:DatasetEntity"), "prov:location": _without_secrets(name)}
+    result = {"prov:type": _term("voprov:DatasetEntity"), "prov:location": without_secrets(name)}
     return {
         "prefix": {**_PREFIXES, "run": f"urn:sciplat:run:{fingerprint}:"},
         "entity": {
@@ -100,7 +100,7 @@ def provenance_document(
             "run:description": {"prov:type": _term("voprov:ActivityDescription"), "voprov:name": "sciplat plan"},
             **{key: entity for place, value in parameters.items() for key, entity in _parameter(place, value)},
         },
-        "activity": {"run:activity": _activity(started, ended, _without_secrets(report))},
+        "activity": {"run:activity": _activity(started, ended, without_secrets(report))},
         "agent": {
             "run:sciplat": {"prov:type": _term("prov:SoftwareAgent"), "voprov:name": "sciplat", **_version()},
             "run:user": {"prov:type": _term("prov:Person"), "voprov:name": _user()},
@@ -181,7 +181,7 @@ def _damaged(found: str) -> StoreCorrupt:
 def _input_entity(each: Input) -> dict[str, Any]:
     entity = {
         "prov:type": _term("voprov:DatasetEntity"),
-        "prov:location": _without_secrets(each.url),
+        "prov:location": without_secrets(each.url),
         "sciplat:kind": each.kind,
         "sciplat:version": _value(int(each.version)),
         "sciplat:digest": each.digest,
@@ -286,23 +286,6 @@ def _key(kind: str, place: str) -> str:
 def _local(name: str) -> str:
     """Return a text as the local part of a qualified name; the few other characters become their code points."""
     return re.sub(r"[^A-Za-z0-9_.]", lambda found: f"-{ord(found[0]):x}-", name)
-
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
-
-
-def _without_secrets(value: Any) -> Any:
-    """Return JSON values with user, password and query taken out of each URL."""
-    if isinstance(value, dict):
-        return {key: _without_secrets(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_secrets(each) for each in value]
-    if not isinstance(value, str) or not _URL.fullmatch(value):
-        return value
-    protocol, _, rest = value.partition("://")
-    host, slash, path = rest.partition("/")
-    place = f"{host.rpartition('@')[2]}{slash}{path}"
-    return f"{protocol}://{place.partition('?')[0]}"
 
 
 @functools.cache

@@ -33,6 +33,7 @@ from sciplat.sky.cell import MAX_ORDER, Cell
 STAGING = ".staging"
 _CELL = np.dtype([("order", np.int64), ("index", np.int64), ("rows", np.int64), ("seconds", np.float64)])
 _PLAN = "plan.json"
+_AREA = re.compile(r"[0-9a-f]{16}")
 _AT_ONCE = 16  # records that are read, or files that get their names: object storage takes its time for each
 _REMOVALS = 10  # attempts at a folder that others change
 _UNFINISHED = re.compile(r"\.(\d+\.json|collection\.properties)\.[0-9a-f]{32}")  # temporary names of local storage
@@ -124,11 +125,13 @@ class Staging:
         """
         path = f"{self.folder}/{_PLAN}"
         try:
-            plan: dict[str, Any] = json.loads(self.storage.read(path))
+            plan = json.loads(self.storage.read(path))
         except FileNotFoundError:
             return None
         except ValueError as error:
             raise _damaged(self.storage, path, error) from None
+        if not isinstance(plan, dict):
+            raise _damaged(self.storage, path, ValueError("no plan"))
         return plan
 
     def write(self, cell: Cell, table: pa.Table, rows_per_cell: int) -> CellReport:
@@ -164,28 +167,47 @@ class Staging:
 
         Where one was done twice, or a part of it before, the larger one stands; it holds the smaller.
         """
-        names = [name for name in self.storage.names(self.folder) if name.startswith("done-")]
+        listed = self.storage.names(self.folder)
+        names, present = [name for name in listed if name.startswith("done-")], {f"{self.folder}/{n}" for n in listed}
         parts, count = [np.empty(0, dtype=_CELL)], 0
         reports: dict[int, CellReport] = {}
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for read in pool.map(self._read, names):
-                parts.append(np.array([tuple(cell) for cell in read["cells"]], dtype=_CELL))
-                # as arrays they take a tenth of what JSON takes
-                reports |= {count + int(place): _from_json(report) for place, report in read["reports"].items()}
-                count += len(parts[-1])
+            for cells, found in pool.map(self._read, names):
+                parts.append(cells)
+                reports |= {count + place: report for place, report in found.items()}
+                count += len(cells)
         table = np.concatenate(parts)
-        kept = _disjoint(table)
+        # a cell whose files another process has removed is to be done again
+        lost = [place for place, each in reports.items() if not present.issuperset(file.path for file in each.files)]
+        there = np.delete(np.arange(len(table)), lost)
+        kept = there[_disjoint(table[there])]
         return DoneCells(table[kept], [reports[number] for number in kept.tolist() if number in reports])
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str) -> tuple[NDArray[Any], dict[int, CellReport]]:
+        """Return the cells of one record, and the reports of those that have rows."""
         where = f"{self.folder}/{name}"
         try:
             read: dict[str, Any] = json.loads(self.storage.read(where))
             if _digest(read["cells"], read["reports"]) != read["sha256"]:
                 raise ValueError("its content differs from its digest")
-        except (ValueError, KeyError, TypeError) as error:
+            cells = np.array([tuple(cell) for cell in read["cells"]], dtype=_CELL)
+            # as arrays the reports take a tenth of what JSON takes
+            reports = {int(place): _from_json(report) for place, report in read["reports"].items()}
+            for place, (order, index, rows, _) in enumerate(cells.tolist()):
+                self._check(Cell(order, index), rows, reports[place].files if rows else ())
+        except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
             raise _damaged(self.storage, where, error) from None
-        return read
+        return cells, reports
+
+    def _check(self, cell: Cell, rows: int, files: tuple[FileEntry, ...]) -> None:
+        """Refuse a record that no run can have written: it would lose rows, or publish what lies elsewhere."""
+        for file in files:
+            folder, _, name = file.path.rpartition("/")
+            part = _staged_cell(name)
+            if folder != self.folder or not cell.start <= part.start < part.stop <= cell.stop:
+                raise ValueError(f"{file.path} is no file of cell {cell}")
+        if sum(file.rows for file in files) != rows:
+            raise ValueError(f"the files of cell {cell} have other rows than it has")
 
     def link(self, folder: str, done: "DoneCells") -> list[CellReport]:
         """Give the files of all cells their names in a version's folder."""
@@ -233,8 +255,16 @@ class Staging:
 
 
 def staging_areas(storage: Storage) -> list[Staging]:
-    """Return the areas of all unfinished runs in a store."""
-    return [Staging(storage, name) for name in storage.names(STAGING)]
+    """Return the areas of all unfinished runs in a store: folders that only a plan can have made."""
+    if _is_link(storage, STAGING):
+        return []
+    names = [name for name in storage.names(STAGING) if _AREA.fullmatch(name)]
+    return [Staging(storage, name) for name in names if not _is_link(storage, f"{STAGING}/{name}")]
+
+
+def _is_link(storage: Storage, path: str) -> bool:
+    """Return whether a folder lies elsewhere: nothing there is ours to read or to remove."""
+    return isinstance(storage, LocalStorage) and storage.at(path).is_symlink()
 
 
 def _remove_shared(storage: Storage, folder: str) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import posixpath
+import re
 import shutil
 import uuid
 from abc import ABC, abstractmethod
@@ -307,6 +308,18 @@ class ObjectStorage(Storage):
             system.rm(full, recursive=True)
 
 
+def without_secrets(value: Any) -> Any:
+    """Return JSON values with user, password and query taken out of every URL in their texts."""
+    if isinstance(value, dict):
+        return {key: without_secrets(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_secrets(each) for each in value]
+    return _URL.sub(r"\1\2", value) if isinstance(value, str) else value
+
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/]*@)?([^\s?]*)(?:\?\S*)?")
+
+
 def open_storage(url: "str | os.PathLike[str]", options: Mapping[str, Any] | None = None) -> Storage:
     """Return the storage at a path or URL; a relative path is made absolute now.
 
@@ -326,7 +339,8 @@ def open_storage(url: "str | os.PathLike[str]", options: Mapping[str, Any] | Non
         path = Path(rest if mark else text).expanduser()
         return LocalStorage(Path(os.path.normpath(Path.cwd() / path)))
     place, query, _ = rest.partition("?")
-    if query or ":" in place.partition("/")[0].rpartition("@")[0]:
+    user = place.partition("/")[0].rpartition("@")[0]
+    if query or ":" in user or (user and not protocol.startswith("ab")):  # Azure writes container@account
         raise ArgumentError(
             f"a {protocol}:// URL that holds a password or a query is no place for a store",
             hint="credentials go into storage_options=",
@@ -335,6 +349,8 @@ def open_storage(url: "str | os.PathLike[str]", options: Mapping[str, Any] | Non
 
     if protocol not in fsspec.available_protocols():
         raise ArgumentError(f"the protocol of {text!r} is unknown", hint="a path, s3://, https:// or memory://")
+    if not rest.strip("/"):
+        raise ArgumentError(f"the URL {text!r} names no folder", hint=f"{protocol}://bucket/store")
     return ObjectStorage(text.rstrip("/"), dict(options or {}))
 
 

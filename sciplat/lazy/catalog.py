@@ -290,7 +290,8 @@ class Catalog:
         """
         store = write_plan(self.node, url, replace=replace, on_error=on_error, restart=restart)
         if missing := store.manifest.properties["report"]["quarantined"]:
-            told = f"{len(missing)} cells are missing, the first is {missing[0][0]}: {missing[0][1].splitlines()[0]}"
+            cell, error = missing[0]
+            told = f"{len(missing)} cells are missing, the first is {cell}: {error.partition(chr(10))[0]}"
             warnings.warn(f"{told}; .report['quarantined'] names all", IncompleteResult, stacklevel=2)
         return catalog_from_store(store)
 

@@ -105,7 +105,8 @@ class Map:
             near, _ = meeting_pairs(self._ranges, around.ranges)
             cells = self.inner.cells
             parts = tuple(self.inner.task(cells[place], around) for place in np.unique(near).tolist())
-        return MapTask(cell, parts, around, self.step, self.schema, self.timeout, self.memory)
+        ra, dec = self.properties["position"]
+        return MapTask(cell, parts, around, self.step, self.schema, (ra, dec), self.timeout, self.memory)
 
     def cost(self, cell: Cell) -> Cost:
         """Return the inner cost and that of holding the result; the time of the function is not known."""

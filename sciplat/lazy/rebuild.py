@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sciplat.errors import PlanChanged, StoreNotFound
+from sciplat.errors import PlanChanged, SciplatError, StoreNotFound
 from sciplat.io.catalog_store import open_catalog_store
 from sciplat.io.provenance import recorded_plan
 from sciplat.io.publish import read_manifest, version_numbers
@@ -31,6 +31,17 @@ def rebuild(plan: Record) -> Catalog:
     StoreNotFound
         If an input is gone.
     """
+    try:
+        return _rebuilt(plan)
+    except SciplatError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PlanChanged(
+            "the record of the plan is damaged", found=repr(error), hint="give the plan as Python"
+        ) from None
+
+
+def _rebuilt(plan: Record) -> Catalog:
     op = plan["op"]
     if op == "scan":
         catalog = open_catalog(plan["url"], version=plan["version"])

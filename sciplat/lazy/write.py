@@ -1,9 +1,10 @@
 """Running a plan into a store: what stands there already, what an earlier run has done, what is left to do."""
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from sciplat.errors import ArgumentError, PlanChanged, StoreExists
+from sciplat.errors import ArgumentError, PlanChanged, SciplatError, StoreExists
 from sciplat.io.catalog_store import CatalogStore, point_to_newest
 from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.provenance import Input, provenance_document, recorded_plan
@@ -68,7 +69,8 @@ def write_plan(
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
     store = write_catalog(run, node.schema, writer, staging, plan, provenance)
-    _drop_idle(storage)
+    with suppress(OSError, SciplatError):  # the result is there, whatever else lies beside it
+        _drop_idle(storage)
     return store
 
 
@@ -89,8 +91,7 @@ def _published_by_killed(writer: CatalogWriter, staging: Staging) -> CatalogStor
 def _tidied(store: CatalogStore, staging: Staging) -> CatalogStore:
     """Complete what a run that was killed after its version was visible has left undone."""
     point_to_newest(store.storage)
-    if staging.writers:
-        staging.remove()
+    staging.remove()
     return store
 
 

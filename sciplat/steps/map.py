@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sciplat.errors import SciplatError, StepError, may_pass
+from sciplat.errors import StepError, may_pass
 from sciplat.sky.cell import Cell
 
 Step = Callable[[pa.Table], pa.Table]
@@ -44,13 +44,13 @@ def apply_step(step: Step, table: pa.Table, schema: pa.Schema, cell: Cell, *, su
     Raises
     ------
     StepError
-        If the function raises, SystemExit included, or breaks a promise. The SciplatErrors and the KeyboardInterrupt
-        of a function pass unchanged.
+        If the function raises, SystemExit included, or breaks a promise. The StepErrors and the KeyboardInterrupt of
+        a function pass unchanged.
     """
     where = step_on_cell(step, cell)
     try:
         result = step(table)
-    except (SciplatError, KeyboardInterrupt):
+    except (StepError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a panic of a library in Rust is no Exception
         raise step_error(f"{where} raised an error", error) from error

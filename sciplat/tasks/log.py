@@ -12,7 +12,7 @@ from sciplat.errors import SciplatError, StoreCorrupt
 from sciplat.io.catalog_store import LOG
 from sciplat.io.publish import read_manifest, version_numbers
 from sciplat.io.staging import staging_areas
-from sciplat.io.storage import Storage
+from sciplat.io.storage import Storage, without_secrets
 
 Events = list[dict[str, Any]]
 _OFTEN, _SELDOM = 2.0, 60.0  # seconds between two lines of progress, at the beginning and at most
@@ -58,7 +58,7 @@ class RunLog:
             self.event("progress", **facts)
 
     def _add(self, name: str, facts: dict[str, Any]) -> None:
-        line = {"time": now(), "event": name, **facts}
+        line = {"time": now(), "event": name, **without_secrets(facts)}
         self._lines.append(json.dumps(line).encode() + b"\n")
 
     @property
@@ -103,8 +103,8 @@ def _read_log(storage: Storage, path: str) -> Events:
     """Return the events of a log, none if it is gone."""
     try:
         lines = storage.read(path).decode().splitlines()
-        return [json.loads(line) for line in lines]
+        return [{"time": str(event["time"]), "event": str(event["event"]), **event} for event in map(json.loads, lines)]
     except FileNotFoundError:
         return []
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise StoreCorrupt(f"the log {path} in {storage.url} is damaged", found=str(error)) from None

@@ -91,6 +91,10 @@ class _BoundedStream:
             raise printed_too_much(tightest.what, tightest.limit)
         return written
 
+    def close(self) -> None:
+        """Only flush: the stream belongs to everybody in the process."""
+        self._target.flush()
+
     def writelines(self, lines: Any) -> None:
         """Write one line after the other."""
         for line in lines:

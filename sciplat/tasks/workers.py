@@ -215,14 +215,28 @@ def open_workers() -> Workers:
 
 
 def open_client() -> Any | None:
-    """Return the Dask client that the user has opened, if any."""
+    """Return the Dask client that the user has opened, if any.
+
+    A plan inside a task of another one runs on local threads: the cluster's may all be waiting for it.
+    """
     distributed = sys.modules.get("distributed")  # nobody opened a client who has not imported it
-    if distributed is None:
+    if distributed is None or _in_task():
         return None
     try:
         return distributed.default_client()
     except ValueError:
         return None
+
+
+def _in_task() -> bool:
+    """Return whether a Dask worker runs this."""
+    from distributed import get_worker
+
+    try:
+        get_worker()
+    except ValueError:
+        return False
+    return True
 
 
 def resident_memory() -> int:

@@ -17,6 +17,7 @@ from sciplat.io.catalog_store import LOG, PROVENANCE, CatalogStore
 from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.publish import FileEntry, Manifest, file_entry, read_manifest, rows_digest, version_numbers
 from sciplat.io.staging import CellRecord, DoneCells, Staging
+from sciplat.io.storage import without_secrets
 from sciplat.sky.coverage import Coverage
 from sciplat.tasks.attempt import BundleReport, attempt_all
 from sciplat.tasks.log import RunLog, origin
@@ -112,7 +113,8 @@ def write_catalog(
             raise
         store = twin
     if not store.manifest.properties["report"]["quarantined"]:  # otherwise the same call goes on with these cells
-        staging.remove()
+        with suppress(OSError):  # the result is there; a twin may be clearing up too
+            staging.remove()
     return store
 
 
@@ -157,7 +159,7 @@ def _report(run: Run[int], done: DoneCells) -> dict[str, Any]:
         "cells": len(done.cells),
         "cells_of_this_run": run.cells,
         "retried": run.retries.repeated,
-        "quarantined": [[str(cell), str(error)] for cell, error in aside],
+        "quarantined": [[str(cell), without_secrets(str(error))] for cell, error in aside],
         "quote": {name: round(getattr(quoted, name), 3) for name in ("read", "requests", "rows", "seconds", "memory")},
         "actual": {name: standing[name] for name in ("read", "memory", "elapsed")}
         | {"rows": done.rows, "seconds": round(done.seconds, 3)},

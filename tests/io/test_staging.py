@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,3 +180,34 @@ def test_removing_takes_what_its_runs_began_and_nothing_else(tmp_path):
     staging.remove()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "v1-mine-too", "v2-other"]
     staging.remove()  # it is gone already
+
+
+def test_a_cell_whose_files_are_gone_is_to_be_done_again(storage):
+    staging = staged(storage)
+    lost, kept = write(staging, Cell(0, 4)), write(staging, Cell(0, 5))
+    staging.commit([lost, kept])
+    for file in lost.report.files:
+        storage.remove(file.path)
+    assert cells_of(staging.done()) == [Cell(0, 5)]
+
+
+def forged(record, folder):
+    """Yield records that no run can have written, each with what is wrong."""
+    file = record.report.files[0]
+    elsewhere = replace(file, path="/etc/secret-0-4.parquet")
+    beside = replace(file, path=f"{folder}/../secret-0-4.parquet")
+    other_cell = replace(file, path=f"{folder}/abc-0-5.parquet")
+    for bad in (elsewhere, beside, other_cell, replace(file, rows=file.rows - 1)):
+        yield replace(record, report=replace(record.report, files=(bad,)))
+    yield replace(record, report=replace(record.report, files=()))
+
+
+def test_forged_records_are_refused(tmp_path):
+    storage = LocalStorage(tmp_path)
+    staging = staged(storage)
+    record = write(staging, Cell(0, 4))
+    for number, bad in enumerate(forged(record, staging.folder)):
+        twin = staged(storage, f"{number}" * 64)
+        twin.commit([bad])
+        with pytest.raises(StoreCorrupt, match="damaged"):
+            twin.done()

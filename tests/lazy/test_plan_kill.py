@@ -89,10 +89,16 @@ STATES += ["versions/.{n}.json*", "versions/{n}.json", ".collection.properties*"
 
 def has_come(url, state, number):
     """Return a function that tells whether a state has come."""
+
+    def found(pattern):
+        try:
+            return any(url.glob(pattern))
+        except FileNotFoundError:  # a folder that went away while it was looked into
+            return False
+
     if state == "cleared":
-        return lambda: (url / f"versions/{number}.json").exists() and not list(url.glob(f"{STAGING}/*/done-*"))
-    pattern = state.format(s=STAGING, n=number)
-    return lambda: any(url.glob(pattern))
+        return lambda: (url / f"versions/{number}.json").exists() and not found(f"{STAGING}/*/done-*")
+    return lambda: found(state.format(s=STAGING, n=number))
 
 
 def moments(seed, seconds, url, number=1):

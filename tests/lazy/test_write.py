@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import sciplat
@@ -256,3 +257,37 @@ class TestForeign:
         theirs, ours = theirs.sort_by(order), ours.select(names).sort_by(order)
         for column in names:
             assert theirs[column].combine_chunks().equals(ours[column].combine_chunks()), column
+
+
+def move(table):
+    return table.set_column(table.schema.get_field_index("ra"), "ra", pc.add(table["ra"], 0.5))
+
+
+def test_rows_that_a_function_moves_are_refused(catalog, tmp_path):
+    with pytest.raises(StepError, match="moved rows"):
+        catalog.map(move, schema=catalog.schema).write(tmp_path / "out")
+
+
+def leak(table):
+    raise ValueError("GET https://alice:hunter2@archive.org/f?X-Amz-Signature=SECRET42 failed")
+
+
+def test_no_secret_of_an_error_is_written_down(catalog, tmp_path):
+    with pytest.raises(StepError):
+        catalog.map(leak, schema=catalog.schema).write(tmp_path / "out")
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert b"https://archive.org/f failed" in written
+    assert b"hunter2" not in written
+    assert b"SECRET42" not in written
+
+
+def test_a_link_in_the_place_of_a_staging_area_is_left_alone(catalog, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis").touch()
+    (tmp_path / "out" / ".staging").mkdir(parents=True)
+    (tmp_path / "out" / ".staging" / "0123456789abcdef").symlink_to(home)
+    (tmp_path / "out" / ".staging" / "mydata").mkdir()
+    catalog.select("mag").write(tmp_path / "out", restart=True)
+    assert (home / "thesis").exists()
+    assert (tmp_path / "out" / ".staging" / "mydata").exists()

@@ -222,15 +222,16 @@ def test_the_end_of_the_program_is_an_error_of_the_function_and_ctrl_c_is_none()
         apply(interrupt)
 
 
-def test_our_own_errors_pass_unchanged():
-    error = ColumnError("there is no column x")
+def test_our_own_errors_are_the_function_s_too():
+    """Otherwise a usage error in one cell would end a plan that sets failing cells aside."""
 
     def fail(_):
-        raise error
+        raise ColumnError("there is no column x")
 
-    with pytest.raises(ColumnError) as caught:
+    with pytest.raises(StepError, match="on cell") as caught:
         apply(fail)
-    assert caught.value is error
+    assert caught.value.found == "ColumnError: there is no column x"
+    assert caught.value.kind == "fatal"
 
 
 def test_every_kind_of_callable_has_a_name():
