@@ -2,8 +2,8 @@
 
 The digest is the same in every process. It covers instructions (without the ones that only mark lines), constants,
 names, defaults and closure values; of the globals that the code uses, values as they are, functions and classes of
-the same module by their own digest, and everything from other modules by name. Another minor version of Python has
-other instructions, hence another digest.
+the same module by their own digest, everything from other modules by name, and the source of those that are the
+user's own. Another minor version of Python has other instructions, hence another digest.
 """
 
 import bisect
@@ -25,6 +25,7 @@ import cloudpickle
 import numpy as np
 
 from sciplat.errors import ArgumentError, PlanChanged
+from sciplat.lazy.own_code import own_digest
 
 
 def function_record(function: Callable[..., Any]) -> dict[str, Any]:
@@ -216,7 +217,7 @@ class _Walk:
         if kind in self.by_value:
             return self.by_value[kind](value)
         if path := self._foreign(value):
-            return _hash("name", path.encode())
+            return _hash("name", path.encode(), own_digest(path.partition(":")[0]))
         if id(value) in self.seen:
             return _hash("seen", b"%d" % self.seen[id(value)][0])
         self.seen[id(value)] = len(self.seen), value

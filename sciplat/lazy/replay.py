@@ -5,7 +5,6 @@ The folder can be taken to another machine that has sciplat, and run there in a 
 
 import json
 import shutil
-import sysconfig
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from importlib.util import find_spec
@@ -33,6 +32,7 @@ from sciplat.io.publish import FileEntry
 from sciplat.io.storage import LocalStorage, Storage, open_storage
 from sciplat.lazy.fingerprint import Record, fingerprint
 from sciplat.lazy.node import Node, Scan
+from sciplat.lazy.own_code import is_installed
 from sciplat.lazy.photometry import Photometry
 from sciplat.lazy.rebuild import plan_at, rebuild
 from sciplat.sky.cell import Cell
@@ -213,8 +213,7 @@ def _copy_module(path: str, folder: Path) -> None:
     names = [".".join(parts[: count + 1]) for count in range(len(parts))]
     origins = (Path(spec.origin) for name in names if (spec := find_spec(name)) is not None and spec.origin)
     origin = next((origin for origin in origins if origin.is_file()), None)  # a folder need not have an __init__.py
-    installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
-    if origin is None or any(origin.is_relative_to(base) for base in installed):
+    if origin is None or is_installed(origin):
         return
     package = origin.name == "__init__.py"
     source = origin.parent if package else origin
