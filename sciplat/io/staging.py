@@ -28,7 +28,7 @@ from sciplat.io.catalog_writer import CellReport, write_cells
 from sciplat.io.hats import cell_path
 from sciplat.io.publish import FileEntry, read_manifest, version_numbers
 from sciplat.io.storage import LocalStorage, Storage, sha256, sync_path
-from sciplat.sky.cell import MAX_ORDER, Cell
+from sciplat.sky.cell import Cell, index_ranges
 
 STAGING = ".staging"
 _CELL = np.dtype([("order", np.int64), ("index", np.int64), ("rows", np.int64), ("seconds", np.float64)])
@@ -76,8 +76,7 @@ class DoneCells:
     @property
     def ranges(self) -> NDArray[np.int64]:
         """The cells as ranges of order-29 indices, shape (n, 2)."""
-        shift = 2 * (MAX_ORDER - self.cells["order"])
-        return np.stack([self.cells["index"] << shift, (self.cells["index"] + 1) << shift], axis=1)
+        return index_ranges(self.cells["order"], self.cells["index"])
 
     @property
     def rows(self) -> int:
@@ -295,8 +294,7 @@ def _staged_cell(path: str) -> Cell:
 
 def _disjoint(cells: NDArray[Any]) -> NDArray[np.int64]:
     """Return the places of the cells that lie in no other, in the order of the sky."""
-    shift = 2 * (MAX_ORDER - cells["order"])
-    start, stop = cells["index"] << shift, (cells["index"] + 1) << shift
+    start, stop = index_ranges(cells["order"], cells["index"]).T
     ordered = np.lexsort([cells["order"], start])  # the larger of two that begin together comes first
     reach = np.maximum.accumulate(stop[ordered]) if len(cells) else stop
     kept: NDArray[np.int64] = ordered[np.concatenate([[True], start[ordered][1:] >= reach[:-1]])[: len(cells)]]

@@ -19,7 +19,7 @@ from sciplat.tasks.quote import write_cost
 from sciplat.tasks.retry import OnError
 from sciplat.tasks.run import Run
 from sciplat.tasks.workers import open_workers
-from sciplat.tasks.write import is_same_plan, write_catalog
+from sciplat.tasks.write import is_complete, is_same_plan, write_catalog
 
 if TYPE_CHECKING:
     import os
@@ -34,7 +34,7 @@ def write_plan(
     storage, plan = open_storage(url), node.describe()
     staging = Staging(storage, fingerprint(plan))
     finished = None if replace else _finished(storage, staging.fingerprint, plan)
-    if finished is not None and _is_complete(finished):
+    if finished is not None and is_complete(finished.manifest):
         return _tidied(finished, staging)
     inputs = _inputs(plan)
     cited = sorted({each.citation for each in inputs if each.citation})
@@ -74,18 +74,12 @@ def write_plan(
     return store
 
 
-def _is_complete(store: CatalogStore) -> bool:
-    """Return whether no cell of a plan's result is missing."""
-    return not store.manifest.properties["report"]["quarantined"]
-
-
 def _published_by_killed(writer: CatalogWriter, staging: Staging) -> CatalogStore | None:
     """Return the newest version if a run of this plan made it and was stopped before it had cleared up, else None."""
     newest = writer.parent
     if newest is None or newest.write_id not in staging.writers or not is_same_plan(newest, staging.fingerprint):
         return None
-    store = CatalogStore(writer.storage, newest)
-    return store if _is_complete(store) else None
+    return CatalogStore(writer.storage, newest) if is_complete(newest) else None
 
 
 def _tidied(store: CatalogStore, staging: Staging) -> CatalogStore:

@@ -72,6 +72,12 @@ def cell_ranges(cells: list[Cell]) -> NDArray[np.int64]:
     return np.array([(cell.start, cell.stop) for cell in cells], dtype=np.int64).reshape(-1, 2)
 
 
+def index_ranges(order: NDArray[np.integer], index: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the order-29 ranges of many cells given by their orders and indices, shape (n, 2), half open."""
+    first, shift = index.astype(np.int64), 2 * (MAX_ORDER - order.astype(np.int64))
+    return np.stack([first << shift, (first + 1) << shift], axis=1)
+
+
 def cell_area(order: int) -> float:
     """Return the area of one cell of `order` in square degrees."""
     return _SKY_DEG2 / float(12 * 4**order)

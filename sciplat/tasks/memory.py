@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciplat.errors import TaskTooLarge
-from sciplat.sky.cell import MAX_ORDER, Cell
+from sciplat.sky.cell import MAX_ORDER, Cell, index_ranges
 from sciplat.tasks.progress import format_bytes
 from sciplat.tasks.quote import Cost
 
@@ -47,8 +47,7 @@ class Work:
     @property
     def ranges(self) -> NDArray[np.int64]:
         """The cells as ranges of order-29 indices, shape (n, 2)."""
-        shift = 2 * (MAX_ORDER - self.order.astype(np.int64))
-        return np.stack([self.index << shift, (self.index + 1) << shift], axis=1)
+        return index_ranges(self.order, self.index)
 
 
 def plan_work(

@@ -101,7 +101,7 @@ def write_catalog(
         for _ in run.outcomes(WriteBundle(staging, writer.properties["rows_per_cell"], run.what), int, left):
             pass
         store = _twin(writer, staging) or _unchanged(run, writer, staging)
-        store = store or _new_version(run, schema, writer, staging, provenance)
+        store = store or _new_version(run, log, schema, writer, staging, provenance)
     except BaseException as error:
         with suppress(Exception):  # the error itself matters more
             writer.abandon()
@@ -109,10 +109,10 @@ def write_catalog(
         twin = _twin(writer, staging) if isinstance(error, Exception) else None
         if twin is None:
             with suppress(Exception):
-                _leave(run, staging, writer, error)
+                _leave(run, log, staging, writer, error)
             raise
         store = twin
-    if not store.manifest.properties["report"]["quarantined"]:  # otherwise the same call goes on with these cells
+    if is_complete(store.manifest):  # otherwise the same call goes on with these cells
         with suppress(OSError):  # the result is there; a twin may be clearing up too
             staging.remove()
     return store
@@ -130,6 +130,7 @@ def _left(work: Work, finished: DoneCells) -> NDArray[np.int64]:
 
 def _new_version(
     run: Run[int],
+    log: RunLog,
     schema: pa.Schema,
     writer: CatalogWriter,
     staging: Staging,
@@ -141,11 +142,9 @@ def _new_version(
     _check_rows(run, done, staging)
     reports = staging.link(writer.folder, done)
     report = _report(run, done)
-    log = run.log
-    if log is not None:
-        log.event("finished", **run.standing())
+    log.event("finished", **run.standing())
     digest = rows_digest(writer.folder, [file for each in reports for file in each.files])
-    contents = {PROVENANCE: provenance(report, digest), LOG: b"" if log is None else log.content}
+    contents = {PROVENANCE: provenance(report, digest), LOG: log.content}
     properties = writer.properties | {"report": report, "fingerprint": staging.fingerprint}
     return replace(writer, properties=properties).publish(schema, reports, extra=tuple(_extra(writer, contents)))
 
@@ -191,6 +190,11 @@ def _unchanged(run: Run[int], writer: CatalogWriter, staging: Staging) -> Catalo
     return CatalogStore(writer.storage, parent)
 
 
+def is_complete(manifest: Manifest) -> bool:
+    """Return whether no cell of a plan's result is missing."""
+    return not manifest.properties["report"]["quarantined"]
+
+
 def is_same_plan(manifest: Manifest, fingerprint: str) -> bool:
     """Return whether a version is the result of the plan with this fingerprint."""
     return bool(manifest.properties.get("fingerprint") == fingerprint)
@@ -222,15 +226,14 @@ def _check_rows(run: Run[int], done: DoneCells, staging: Staging) -> None:
     )
 
 
-def _leave(run: Run[int], staging: Staging, writer: CatalogWriter, error: BaseException) -> None:
+def _leave(run: Run[int], log: RunLog, staging: Staging, writer: CatalogWriter, error: BaseException) -> None:
     """Keep what was done for the next run, and what failed for `replay`; keep nothing where there is neither."""
     # another run may be about to finish its first cell, or tasks of this one, which a cluster goes on with
     others = staging.writers - {writer.write_id}
     going_on = isinstance(error, KeyboardInterrupt | ClusterLost) and not isinstance(run.workers, LocalThreads)
     if staging.is_begun or others or going_on or isinstance(error, TaskFailed):
-        if run.log is not None:
-            told = {"error": str(error) or type(error).__name__, "traceback": getattr(error, "traceback", "")}
-            run.log.event("stopped", **told)
+        told = {"error": str(error) or type(error).__name__, "traceback": getattr(error, "traceback", "")}
+        log.event("stopped", **told)
     else:
         staging.remove()
         staging.storage.remove_empty("")
