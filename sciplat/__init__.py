@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sciplat.ingest.catalog import ingest_catalog
     from sciplat.ingest.images import ingest_images
-    from sciplat.lazy.catalog import Catalog, open_catalog
+    from sciplat.lazy.catalog import Catalog
     from sciplat.lazy.images import Images, open_images
+    from sciplat.lazy.open import open_catalog
     from sciplat.sky.cell import Cell
     from sciplat.sky.region import Box, Cone, Moc, Polygon
 
@@ -36,7 +37,7 @@ _HOMES = {
     "Polygon": "sciplat.sky.region",
     "ingest_catalog": "sciplat.ingest.catalog",
     "ingest_images": "sciplat.ingest.images",
-    "open_catalog": "sciplat.lazy.catalog",
+    "open_catalog": "sciplat.lazy.open",
     "open_images": "sciplat.lazy.images",
 }
 

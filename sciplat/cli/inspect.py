@@ -42,10 +42,10 @@ def head(url: str, rows: int, columns: tuple[str, ...]) -> None:
     """Show the first rows of the store at URL, each as a column."""
     from rich.console import Console
 
-    from sciplat.lazy.catalog import catalog_from_store
+    from sciplat.lazy.catalog import Catalog
 
     store, _ = _open(url)
-    table = catalog_from_store(store).head(rows)
+    table = Catalog.of_store(store).head(rows)
     if missing := [name for name in columns if name not in table.schema.names]:
         raise ColumnError(f"there is no column {missing[0]!r}", found=", ".join(table.schema.names))
     shown = columns or [name for name in table.schema.names if name not in _LONG]

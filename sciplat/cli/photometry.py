@@ -31,8 +31,8 @@ def photometry(
     **measured: Any,
 ) -> None:
     """Measure the sources of the store CATALOG on the images of the store IMAGES into the new store URL."""
-    from sciplat.lazy.catalog import open_catalog
     from sciplat.lazy.images import open_images
+    from sciplat.lazy.open import open_catalog
 
     plan = open_images(images).photometry(open_catalog(catalog), bands=bands or None, **measured)
     click.echo(str(plan.explain()))

@@ -16,7 +16,7 @@ from sciplat.io.catalog_writer import CatalogWriter, CellReport
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.io.publish import check_absent
 from sciplat.io.storage import open_storage
-from sciplat.lazy.catalog import Catalog, catalog_from_store
+from sciplat.lazy.catalog import Catalog
 from sciplat.sky.cell import Cell, healpix_29, split_cells
 from sciplat.tasks.progress import progress
 from sciplat.tasks.stream import on_threads
@@ -218,7 +218,7 @@ def _write(writer: CatalogWriter, table: pa.Table, rows_per_cell: int) -> Catalo
     try:
         # the rows are in this process, so its threads write them
         reports = list(progress(on_threads(write_part, iter(parts)), what="ingest", total=len(parts)))
-        return catalog_from_store(writer.publish(table.schema, reports))
+        return Catalog.of_store(writer.publish(table.schema, reports))
     except BaseException:  # Ctrl-C as well
         writer.abandon()
         raise

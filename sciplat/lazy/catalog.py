@@ -1,7 +1,7 @@
 """Catalogs as users see them: lazy collections of rows on the sky, each method a new one."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,10 @@ import pyarrow as pa
 
 from sciplat.config import parse_bytes
 from sciplat.errors import ArgumentError, ColumnError, IncompleteResult
-from sciplat.io.catalog_store import CatalogStore, open_catalog_store
+from sciplat.io.catalog_store import CatalogStore
 from sciplat.io.hats import HEALPIX_COLUMN
-from sciplat.io.image_store import TABLE
 from sciplat.io.publish import version_numbers
-from sciplat.io.storage import open_storage
+from sciplat.lazy.exits import Exits
 from sciplat.lazy.explain import Plan, explain
 from sciplat.lazy.map import Map, uses_functions
 from sciplat.lazy.node import Nest, Node, Scan, Select, Within
@@ -34,12 +33,9 @@ from sciplat.tasks.workers import look_at_workers, open_workers
 if TYPE_CHECKING:
     import os
 
-    import pandas as pd
-    from astropy.table import Table
-
 
 @dataclass(frozen=True)
-class Catalog:
+class Catalog(Exits):
     """Rows with positions on the sky: a store, or what a plan will make of one.
 
     Parameters
@@ -55,6 +51,11 @@ class Catalog:
     node: Node
     store: CatalogStore | None = None
     stored: int = 0
+
+    @classmethod
+    def of_store(cls, store: CatalogStore) -> "Catalog":
+        """Return the catalog of an open store."""
+        return cls(Scan(store, tuple(store.schema.names)), store, store.manifest.size)
 
     def __repr__(self) -> str:
         rows = f"{len(self):,} rows, " if self.store else "lazy, "
@@ -293,18 +294,7 @@ class Catalog:
             cell, error = missing[0]
             told = f"{len(missing)} cells are missing, the first is {cell}: {error.partition(chr(10))[0]}"
             warnings.warn(f"{told}; .report['quarantined'] names all", IncompleteResult, stacklevel=2)
-        return catalog_from_store(store)
-
-    def to_pandas(self) -> "pd.DataFrame":
-        """Run the plan and return a pandas DataFrame."""
-        frame: pd.DataFrame = self.compute().to_pandas()
-        return frame
-
-    def to_astropy(self) -> "Table":
-        """Run the plan and return an astropy Table with units and descriptions; missing values are masked."""
-        from sciplat.lazy.exits import astropy_table
-
-        return astropy_table(self.compute())
+        return Catalog.of_store(store)
 
     @property
     def _what(self) -> str:
@@ -313,48 +303,6 @@ class Catalog:
     def _check_columns(self, columns: tuple[str, ...]) -> None:
         if missing := [column for column in columns if column not in self.columns]:
             raise ColumnError(f"there is no column {missing[0]!r}", found=", ".join(self.columns))
-
-
-def open_catalog(
-    url: "str | os.PathLike[str]",
-    *,
-    columns: list[str] | None = None,
-    region: Region | None = None,
-    version: int | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-) -> Catalog:
-    """Open a catalog store; only its manifest is read.
-
-    Parameters
-    ----------
-    url : str or path
-    columns : list of str, optional
-        As ``.select(*columns)``.
-    region : Region, optional
-        As ``.within(region)``.
-    version : int, optional
-        The newest by default.
-    storage_options : Mapping, optional
-        For the file system of a remote URL.
-
-    Raises
-    ------
-    StoreNotFound
-        If there is no such store or version.
-    """
-    storage = open_storage(url, storage_options)
-    if storage.names(f"{TABLE}/versions"):
-        raise ArgumentError(
-            f"{url} is an image store, not a catalog", hint="open_images(url); its table of images is a catalog"
-        )
-    catalog = catalog_from_store(open_catalog_store(storage, version))
-    catalog = catalog if columns is None else catalog.select(*columns)
-    return catalog if region is None else catalog.within(region)
-
-
-def catalog_from_store(store: CatalogStore) -> Catalog:
-    """Return the catalog of an open store."""
-    return Catalog(Scan(store, tuple(store.schema.names)), store, store.manifest.size)
 
 
 def _first_tables(tasks: Iterator[Task], limit: int) -> Iterator[pa.Table]:

@@ -12,7 +12,7 @@ from sciplat.errors import ArgumentError, ColumnError
 from sciplat.io.hats import parse_cell_path
 from sciplat.io.image_store import ImageStore, open_image_store, read_image_table
 from sciplat.io.storage import open_storage
-from sciplat.lazy.catalog import Catalog, catalog_from_store
+from sciplat.lazy.catalog import Catalog
 from sciplat.lazy.fingerprint import Record
 from sciplat.lazy.image_cost import image_ranges
 from sciplat.lazy.photometry import Photometry
@@ -58,7 +58,7 @@ class Images:
     @property
     def table(self) -> Catalog:
         """The table of all images in the store, also of those left out here: a catalog like any other."""
-        return catalog_from_store(self.store.table)
+        return Catalog.of_store(self.store.table)
 
     @property
     def schema(self) -> pa.Schema:

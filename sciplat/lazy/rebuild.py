@@ -8,11 +8,12 @@ from sciplat.io.provenance import recorded_plan
 from sciplat.io.publish import read_manifest, version_numbers
 from sciplat.io.staging import staging_areas
 from sciplat.io.storage import Storage, open_storage
-from sciplat.lazy.catalog import Catalog, open_catalog
+from sciplat.lazy.catalog import Catalog
 from sciplat.lazy.fingerprint import Record
 from sciplat.lazy.function import load_function
 from sciplat.lazy.images import Images, open_images
 from sciplat.lazy.map import parse_schema
+from sciplat.lazy.open import open_catalog
 from sciplat.lazy.region import parse_region
 
 
