@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sciplat.lazy.images import Images, open_images
     from sciplat.lazy.open import open_catalog
     from sciplat.sky.cell import Cell
+    from sciplat.sky.motion import Errors, Motion
     from sciplat.sky.region import Box, Cone, Moc, Polygon
 
 __version__ = "0.1.0"
@@ -17,8 +18,10 @@ __all__ = [
     "Catalog",
     "Cell",
     "Cone",
+    "Errors",
     "Images",
     "Moc",
+    "Motion",
     "Polygon",
     "ingest_catalog",
     "ingest_images",
@@ -32,8 +35,10 @@ _HOMES = {
     "Catalog": "sciplat.lazy.catalog",
     "Cell": "sciplat.sky.cell",
     "Cone": "sciplat.sky.region",
+    "Errors": "sciplat.sky.motion",
     "Images": "sciplat.lazy.images",
     "Moc": "sciplat.sky.region",
+    "Motion": "sciplat.sky.motion",
     "Polygon": "sciplat.sky.region",
     "ingest_catalog": "sciplat.ingest.catalog",
     "ingest_images": "sciplat.ingest.images",

@@ -1,20 +1,23 @@
 """`sciplat info`, `head` and `verify`: look at a store."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from sciplat.errors import ColumnError, StoreCorrupt
+from sciplat.errors import ArgumentError, ColumnError, StoreCorrupt
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from rich.table import Table
 
     from sciplat.io.catalog_store import CatalogStore
+    from sciplat.io.publish import Manifest
     from sciplat.io.storage import Storage
     from sciplat.lazy.images import Images
 
 _LONG = ("wcs", "cells", "corners", "source_sha256")  # columns of the images table that no terminal can show
+_MEASURES = {"motion": ("pmra", "pmdec", "parallax", "rv"), "errors": ("ra", "dec", "corr")}
 
 
 @click.command()
@@ -56,11 +59,9 @@ def head(url: str, rows: int, columns: tuple[str, ...]) -> None:
 @click.argument("url")
 def verify(url: str) -> None:
     """Check every file of the store at URL against its manifest."""
-    from sciplat.io.publish import read_manifest
     from sciplat.io.verify import verify_files
 
-    storage, _ = _table_storage(url)
-    manifest = read_manifest(storage)
+    storage, manifest = own_manifest(url)
     problems = verify_files(storage, manifest)
     for problem in problems:
         click.echo(problem)
@@ -73,16 +74,39 @@ def verify(url: str) -> None:
     click.echo(f"{url}: {len(manifest.files)} files, all as they were written")
 
 
-def _open(url: str) -> "tuple[CatalogStore, Images | None]":
-    """Return a catalog's store, or the images table of an image store and the images."""
-    from sciplat.io.catalog_store import open_catalog_store
-    from sciplat.lazy.images import open_images
+def own_manifest(url: str) -> "tuple[Storage, Manifest]":
+    """Return the storage of a store's table, and its newest manifest.
+
+    Raises
+    ------
+    ArgumentError
+        If another program made the catalog: it has neither versions nor digests.
+    """
+    from sciplat.io.publish import read_manifest, version_numbers
+    from sciplat.lazy.open import open_catalog
 
     storage, has_images = _table_storage(url)
-    if not has_images:
-        return open_catalog_store(storage), None
-    images = open_images(url)
-    return images.store.table, images
+    if not has_images and not version_numbers(storage):
+        open_catalog(url)  # raises if nothing is there at all
+        raise ArgumentError(
+            f"{url} was not written by sciplat: no manifest promises what its files hold",
+            found="a HATS catalog of another program, without versions and digests",
+            hint="sciplat info and head show it; ingest it to keep it under versions and checksums",
+        )
+    return storage, read_manifest(storage)
+
+
+def _open(url: str) -> "tuple[CatalogStore, Images | None]":
+    """Return a catalog's store, or the images table of an image store and the images."""
+    from sciplat.lazy.images import open_images
+    from sciplat.lazy.open import open_catalog
+
+    _, has_images = _table_storage(url)
+    if has_images:
+        images = open_images(url)
+        return images.store.table, images
+    catalog = open_catalog(url)
+    return cast("CatalogStore", catalog.store), None
 
 
 def _table_storage(url: str) -> "tuple[Storage, bool]":
@@ -95,39 +119,101 @@ def _table_storage(url: str) -> "tuple[Storage, bool]":
 
 
 def _facts(store: "CatalogStore") -> "Table":
+    """Return what a store says of itself, a line for each fact."""
     from rich.table import Table
     from rich.text import Text
 
-    from sciplat.io.provenance import recorded_plan
-    from sciplat.tasks.progress import format_bytes
-
-    about, manifest = store.manifest.properties, store.manifest
-    orders = sorted({entry.cell.order for entry in store.entries})
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("store", store.storage.url)
-    facts.add_row("version", str(manifest.number))
-    facts.add_row("rows", f"{manifest.rows:,} in {len(store.entries)} cells of order {orders[0]} to {orders[-1]}")
-    facts.add_row("size", f"{format_bytes(manifest.size)} in {len(manifest.files)} files")
-    facts.add_row("position", f"{', '.join(about['position'])}; {about['frame']}, epoch {about['epoch'] or 'unknown'}")
-    facts.add_row("identity", about["id"] or "none")
-    if store.provenance:
-        facts.add_row("made by", recorded_plan(store.provenance)["op"])
-    for cell, error in about.get("report", {}).get("quarantined", []):
-        facts.add_row("missing", Text(f"cell {cell}: {error.splitlines()[0]}"))
-    for citation in about.get("citations", []):
-        facts.add_row("to cite", Text(citation))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, fact in (*_extent(store), *_meaning(store.manifest.properties), *_history(store)):
+        facts.add_row(name, Text(fact))
     return facts
 
 
-def _columns(schema: "pa.Schema") -> "Table":
-    from rich.table import Table
+def _extent(store: "CatalogStore") -> Iterator[tuple[str, str]]:
+    """Yield where a store is, and how large."""
+    from sciplat.io.publish import version_numbers
+    from sciplat.tasks.progress import format_bytes
 
-    columns = Table("column", "type", "unit", "radius", "description")
-    for field in schema:
-        text = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
-        about = (text.get(key, "") for key in ("unit", "radius", "description"))
-        columns.add_row(field.name, str(field.type), *about)
+    manifest, orders = store.manifest, [entry.cell.order for entry in store.entries]
+    yield "store", store.storage.url
+    if manifest.number:
+        others = len(version_numbers(store.storage)) - 1
+        yield "version", f"{manifest.number}{f', {others} others (sciplat versions)' if others else ''}"
+    else:
+        yield "version", "none, a HATS catalog of another program"
+    low, high = min(orders, default=0), max(orders, default=0)
+    span = f" of order {low} to {high}" if low < high else f" of order {low}"
+    yield "rows", f"{manifest.rows:,} in {len(orders):,} cells{span}"
+    limit = manifest.properties.get("rows_per_cell") if manifest.number else None  # others do not say it
+    largest = f"{max((entry.file.rows for entry in store.entries), default=0):,} in the largest"
+    yield "rows per cell", f"at most {limit:,}, {largest}" if limit else largest
+    yield "size", f"{format_bytes(manifest.size) if manifest.size else 'unknown'} in {len(manifest.files):,} files"
+
+
+def _meaning(about: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield which columns hold what."""
+    epoch = about.get("epoch") or "unknown"
+    if isinstance(epoch, dict):
+        epoch = f"in column {_named(epoch)}"
+    yield "position", f"{', '.join(about['position'])}; {about.get('frame') or 'unknown frame'}, epoch {epoch}"
+    for name, parts in _MEASURES.items():
+        if columns := about.get(name):
+            yield name, ", ".join(_named(columns[part]) for part in parts if part in columns)
+    yield "identity", about.get("id") or "none"
+
+
+def _named(column: dict[str, str]) -> str:
+    return f"{column['column']} ({column['unit']})" if column["unit"] else column["column"]
+
+
+def _history(store: "CatalogStore") -> Iterator[tuple[str, str]]:
+    """Yield how a store was made, what is missing, and what to cite."""
+    from sciplat.io.provenance import recorded_plan
+
+    about = store.manifest.properties
+    report = about.get("report", {})
+    operation = recorded_plan(store.provenance)["op"] if store.provenance else "ingest"
+    if store.provenance:
+        yield "made by", operation
+    if operation == "ingest" and "skipped" in report:
+        yield "read", f"{report['rows']:,} rows, {report['skipped']:,} without a position skipped"
+    over = report.get("cells_over_limit", [])
+    if over:
+        yield "over limit", f"{len(over)} cells, the first is {over[0][0]} with {over[0][1]:,} rows"
+    for cell, error in report.get("quarantined", []):
+        yield "missing", f"cell {cell}: {error.splitlines()[0]}"
+    for citation in about.get("citations", []):
+        yield "to cite", citation
+
+
+def _columns(schema: "pa.Schema") -> "Table":
+    """Return the columns with what is known of them; what is known of none takes no space."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    about = [{key.decode(): value.decode() for key, value in (field.metadata or {}).items()} for field in schema]
+    known = [key for key in ("unit", "radius", "ucd", "description") if any(key in each for each in about)]
+    columns = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("column", "type", *known):
+        columns.add_column(name, overflow="fold")
+    for field, each in zip(schema, about, strict=True):
+        texts = (field.name, _type_name(field.type), *(each.get(key, "") for key in known))
+        columns.add_row(*map(Text, texts))
     return columns
+
+
+def _type_name(kind: "pa.DataType") -> str:
+    """Return a type in short: the fields of a structure are too many for a line."""
+    from pyarrow import types
+
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return f"list of {_type_name(kind.value_type)}"
+    if types.is_struct(kind):
+        return f"({', '.join(field.name for field in kind)})"
+    return str(kind)
 
 
 def _summary(images: "Images") -> "Table":
@@ -158,12 +244,13 @@ def _transposed(table: "pa.Table") -> "Table":
         shown.add_column(str(row), overflow="fold")
     for field in table.schema:
         unit = (field.metadata or {}).get(b"unit", b"").decode()
-        values = (_short(value) for value in table[field.name].to_pylist())
+        values = (short_text(value) for value in table[field.name].to_pylist())
         shown.add_row(field.name, unit, *(Text(value) for value in values))
     return shown
 
 
-def _short(value: object) -> str:
+def short_text(value: object) -> str:
+    """Return a value as a terminal has room for it."""
     if value is None:
         return ""
     if isinstance(value, float):

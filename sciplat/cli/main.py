@@ -6,11 +6,13 @@ from typing import Any
 import click
 
 from sciplat import __version__
+from sciplat.cli.cone import cone
 from sciplat.cli.demo import demo
 from sciplat.cli.ingest import ingest
 from sciplat.cli.inspect import head, info, verify
 from sciplat.cli.photometry import photometry
 from sciplat.cli.plan import calibrate, replay, rerun, status
+from sciplat.cli.versions import collect, versions
 from sciplat.errors import SciplatError
 
 
@@ -36,5 +38,7 @@ def main() -> None:
     """Sky catalogs and images partitioned by sky pixel, measured where they lie."""
 
 
-for command in (demo, ingest, photometry, info, head, verify, status, rerun, replay, calibrate):
+_LOOKING = (info, head, cone, verify, versions, collect)
+_PLANS = (photometry, status, rerun, replay, calibrate)
+for command in (demo, ingest, *_LOOKING, *_PLANS):
     main.add_command(command)

@@ -1,94 +1,179 @@
-"""Foreign tables, from files or from memory, as one Arrow table."""
+"""Foreign tables, from files or from memory: one schema for all, and parts of the rows that are read apart."""
 
 import glob
 import os
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import pyarrow as pa
 
 from sciplat.errors import ArgumentError, InputError, InputNotFound
-from sciplat.ingest.fits_file import read_hdus
+from sciplat.ingest.readers.arrow_file import open_arrow
+from sciplat.ingest.readers.columns import common_type, conformed, pieces
+from sciplat.ingest.readers.fits_table import open_fits
+from sciplat.ingest.readers.memory import is_table, open_table
+from sciplat.ingest.readers.parquet import open_parquet
+from sciplat.ingest.readers.reader import Opened, Slice, errors_of
+from sciplat.ingest.readers.text import open_text, promoted_text
+from sciplat.ingest.readers.votable import open_votable
 
-Source: TypeAlias = str | os.PathLike[str] | pa.Table
+Source: TypeAlias = Any
+"""A path, pattern or folder, a pyarrow.Table, a pandas.DataFrame or an astropy Table."""
+
+_READERS: dict[str, Callable[[Path, int], Opened]] = {
+    ".parquet": open_parquet,
+    **dict.fromkeys((".csv", ".csv.gz", ".csv.zst", ".tsv", ".tsv.gz", ".tsv.zst"), open_text),
+    **dict.fromkeys((".ecsv", ".ecsv.gz", ".ecsv.zst"), open_text),
+    **dict.fromkeys((".fits", ".fits.gz", ".fit", ".fit.gz"), open_fits),
+    **dict.fromkeys((".vot", ".vot.gz", ".votable", ".votable.gz", ".xml", ".xml.gz"), open_votable),
+    **dict.fromkeys((".arrow", ".feather", ".ipc"), open_arrow),
+}
+_KINDS = ".parquet, .csv, .tsv, .ecsv, .fits, .vot, .xml or .arrow"
 
 
-def read_sources(sources: Source | Iterable[Source]) -> pa.Table:
-    """Return the rows of all sources, one after the other.
+@dataclass(frozen=True)
+class Part:
+    """Rows of one source that follow each other; travels to workers, and holds no open file.
 
     Parameters
     ----------
-    sources : path, pattern, folder, pyarrow.Table, or any number of these
-        Files end in .parquet, .csv, .tsv, .fits, .fit (all but Parquet also .gz); a folder stands for all such files in
-        it, a FITS file for its first table.
+    source : str
+        For people: the path, or "table 1 in memory".
+    key : str
+        Names source and slice, the same in every process.
+    schema : pyarrow.Schema
+        Of all sources together.
+    chunk : int
+        About the bytes of a table that `read` yields.
+    rows : Slice
+        How they are read.
+    """
+
+    source: str
+    key: str
+    schema: pa.Schema
+    chunk: int
+    rows: Slice
+
+    @property
+    def size(self) -> int:
+        """About the bytes that its rows take in memory."""
+        return self.rows.size
+
+    @property
+    def first(self) -> int:
+        """Number in its source of its first row."""
+        return self.rows.first
+
+    def read(self) -> Iterator[pa.Table]:
+        """Yield its rows in order, in tables of the schema's columns and at most `chunk` bytes (or one row).
+
+        Raises
+        ------
+        InputError, InputNotFound
+            The source cannot be read (any more).
+        """
+        with errors_of(self.source):
+            for table in self.rows.read(self.schema, self.chunk):
+                yield from pieces(conformed(table, self.schema), self.chunk)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What several sources hold.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        Of all of them; unit, ucd and description in the fields' metadata.
+    parts : tuple of Part
+        All rows, in the order of the sources.
+    records : list of dict
+        For JSON, of each source: path, size and mtime_ns of a file, number, rows and digest of a table in memory.
+    """
+
+    schema: pa.Schema
+    parts: tuple[Part, ...]
+    records: list[dict[str, Any]]
+
+
+def open_sources(sources: Source | Iterable[Source], *, chunk: int) -> Sources:
+    """Find out what sources hold, without keeping their rows.
+
+    Parameters
+    ----------
+    sources : path, pattern, folder, pyarrow.Table, pandas.DataFrame, astropy Table, or any number of these
+        Files are Parquet, CSV, TSV or ECSV (also .gz and .zst), FITS or VOTable (also .gz) or Arrow; a folder stands
+        for all such files in it, a FITS file or VOTable for its first table. Text is read through once for its types.
+    chunk : int
+        About how many bytes of memory a part of the rows may take.
 
     Raises
     ------
     InputNotFound
         If a path names no file of a known kind.
     InputError
-        If a file cannot be read, or the files have different columns or units.
+        If a file cannot be read, or the sources have different columns or units.
     ArgumentError
-        If a source is neither a path nor a pyarrow.Table.
+        If a source is none of the above.
     """
-    tables: list[tuple[str, pa.Table]] = []
+    names: list[str] = []
+    opened: list[Opened] = []
+    records: list[dict[str, Any]] = []
     for source in _listed(sources):
-        if isinstance(source, pa.Table):
-            tables.append((f"table {len(tables) + 1} in memory", source))
-        else:
-            tables.extend((str(path), _read_file(path)) for path in _expand(source))
-    if not tables:
+        for name, each, record in _open_source(source, len(opened) + 1, chunk):
+            names.append(name)
+            opened.append(each)
+            records.append(record)
+    if not opened:
         raise InputNotFound("no source to ingest", hint="one or more files, or a pyarrow.Table")
-    for name, table in tables:
-        _check_unique(name, table)
-    # the same columns in another order are the same columns
-    fitting = [_fitted(table, name, *tables[0]) for name, table in tables]
-    try:
-        return pa.concat_tables(fitting, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise InputError("the files' columns have types that do not fit together", found=_one_line(error)) from None
+    schema = _unified(names, opened)
+    parts = (
+        Part(name, f"{number} {name}: {rows.label}", schema, chunk, rows)
+        for number, (name, each) in enumerate(zip(names, opened, strict=True), 1)
+        for rows in each.slices
+    )
+    return Sources(schema, tuple(parts), records)
+
+
+def _is_source(source: object) -> bool:
+    return isinstance(source, str | os.PathLike) or is_table(source)
 
 
 def _listed(sources: Any) -> list[Any]:
-    if isinstance(sources, str | os.PathLike | pa.Table):
+    if _is_source(sources):
         return [sources]
-    # a DataFrame or astropy Table is iterable too, over names or rows
+    # what looks like a table is iterable too, over names or rows
     listed = [] if hasattr(sources, "columns") or isinstance(sources, Mapping) else sources
     listed = list(listed) if isinstance(listed, Iterable) else []
-    strange = [item for item in listed if not isinstance(item, str | os.PathLike | pa.Table)]
+    strange = [item for item in listed if not _is_source(item)]
     if strange or (not listed and not isinstance(sources, list | tuple)):
         raise ArgumentError(
-            "sources are files, folders, patterns or pyarrow tables",
+            "sources are files, folders, patterns or tables of pyarrow, pandas or astropy",
             found=type(strange[0] if strange else sources).__name__,
-            hint="a DataFrame: pyarrow.Table.from_pandas(frame)",
+            hint="pyarrow.table(...) makes a table of many things",
         )
     return listed
 
 
-def _check_unique(name: str, table: pa.Table) -> None:
-    if twice := [column for column, count in Counter(table.schema.names).items() if count > 1]:
-        raise InputError(f"{name} has two columns called {twice[0]!r}", hint="rename one of them")
-
-
-def _fitted(table: pa.Table, name: str, first_name: str, first: pa.Table) -> pa.Table:
-    """Return a table with its columns in the order of the first; refuse other columns and other units."""
-    if different := sorted(set(table.schema.names) ^ set(first.schema.names)):
-        raise InputError(
-            f"{name} has other columns than {first_name}", found=", ".join(different[:5]), hint="ingest them apart"
-        )
-    for column in first.schema:
-        units = unit_of(column), unit_of(table.schema.field(column.name))
-        if all(units) and units[0] != units[1]:
-            raise InputError(
-                f"{name} has another unit than {first_name} in {column.name!r}",
-                found=f"{units[1]} and {units[0]}",
-                hint="ingest them apart",
-            )
-    return table.select(first.schema.names)
+def _open_source(source: Any, number: int, chunk: int) -> Iterator[tuple[str, Opened, dict[str, Any]]]:
+    """Yield name, content and record of every file or table that a source stands for."""
+    if is_table(source):
+        name = f"table {number} in memory"
+        with errors_of(name):
+            opened, record = open_table(source, name, chunk)
+        yield name, opened, {"table": number, **record}
+        return
+    for path in _expand(source):
+        reader = _reader(path)
+        if reader is None:
+            raise InputError(f"{path} is no table of a known kind", hint=f"files ending in {_KINDS}")
+        with errors_of(path):
+            state = path.stat()
+            opened = reader(path, chunk)
+        yield str(path), opened, {"path": str(path), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
 
 
 def unit_of(column: pa.Field) -> str:
@@ -111,98 +196,82 @@ def local_path(source: str | os.PathLike[str]) -> Path:
 
 
 def _expand(source: str | os.PathLike[str]) -> list[Path]:
-    """Return the files that a path, pattern or folder stands for, sorted."""
-    path = local_path(source)
+    """Return the files that a path, pattern or folder stands for, sorted; absolute, since workers read them."""
+    path = local_path(source).absolute()
     if path.is_file():
         return [path]
-    candidates = path.iterdir() if path.is_dir() else (Path(name) for name in glob.glob(str(path)))  # noqa: PTH207
+    candidates = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
     visible = (file for file in candidates if not file.name.startswith("."))
     found = sorted(file for file in visible if _reader(file) is not None and file.is_file())
     if not found:
         kind = "folder without tables" if path.is_dir() else "no such file"
-        raise InputNotFound(f"nothing to ingest at {path}", found=kind, hint=f"files ending in {', '.join(_READERS)}")
+        raise InputNotFound(f"nothing to ingest at {path}", found=kind, hint=f"files ending in {_KINDS}")
     return found
 
 
-def _read_file(path: Path) -> pa.Table:
-    reader = _reader(path)
-    if reader is None:
-        raise InputError(f"{path} is no table of a known kind", hint=f"files ending in {', '.join(_READERS)}")
-    try:
-        return reader(path)
-    except InputError:
-        raise
-    except Exception as error:  # a broken file makes its parser raise anything
-        raise InputError(f"{path} cannot be read", found=_one_line(error), hint="is the file complete?") from error
-
-
-def _reader(path: Path) -> Callable[[Path], pa.Table] | None:
+def _reader(path: Path) -> Callable[[Path, int], Opened] | None:
     name = path.name.lower()
-    packed = name.endswith(".gz")
-    name = name.removesuffix(".gz")
-    suffixes = (suffix for suffix in _READERS if name.endswith(suffix) and not (packed and suffix == ".parquet"))
-    return next((_READERS[suffix] for suffix in suffixes), None)
+    return next((reader for suffix, reader in _READERS.items() if name.endswith(suffix)), None)
 
 
-def _read_parquet(path: Path) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        return file.read()
-
-
-def _read_csv(path: Path) -> pa.Table:
-    from pyarrow import csv
-
-    delimiter = "\t" if ".tsv" in path.name.lower() else ","
-    return csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=delimiter))
+def _unified(names: list[str], opened: list[Opened]) -> pa.Schema:
+    """Return the columns of all sources, in the order of the first; refuse other columns, units and types."""
+    first = opened[0].schema
+    for name, each in zip(names, opened, strict=True):
+        if different := sorted(set(each.schema.names) ^ set(first.names)):
+            raise InputError(
+                f"{name} has other columns than {names[0]}", found=", ".join(different[:5]), hint="ingest them apart"
+            )
+    return pa.schema([_unified_field(column, names, opened) for column in first.names])
 
 
-def _read_fits(path: Path) -> pa.Table:
-    from astropy.table import Table
-    from astropy.utils.exceptions import AstropyWarning
-
-    # before astropy allocates what a header asks for: the file is whole
-    kinds = {hdu.index: str(hdu.header.get("XTENSION", "")).strip() for hdu in read_hdus(path) if not hdu.compressed}
-    index = next((index for index, kind in kinds.items() if kind in ("BINTABLE", "TABLE")), None)
-    if index is None:
-        raise InputError(f"{path} holds no table", found=f"{len(kinds)} HDUs without one", hint="sciplat ingest images")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)  # of units outside the FITS standard: they are only copied
-        table = Table.read(path, format="fits", hdu=index)
-    arrays = [_arrow(path, table[name]) for name in table.colnames]
-    fields = []
-    for name, array in zip(table.colnames, arrays, strict=True):
-        about = {"unit": str(table[name].unit or ""), "description": table[name].description or ""}
-        metadata = {key: text for key, text in about.items() if text}
-        fields.append(pa.field(name, array.type, metadata=metadata))
-    return pa.table(arrays, schema=pa.schema(fields))
+def _unified_field(column: str, names: list[str], opened: list[Opened]) -> pa.Field:
+    fields = [each.schema.field(column) for each in opened]
+    metadata: dict[bytes, bytes] = {}
+    stated = ""
+    for name, field in zip(names, fields, strict=True):
+        unit = unit_of(field)
+        if unit and metadata.get(b"unit") and not _is_same_unit(unit, metadata[b"unit"].decode(errors="replace")):
+            raise InputError(
+                f"{name} has another unit than {stated} in {column!r}",
+                found=f"{unit} and {metadata[b'unit'].decode(errors='replace')}",
+                hint="ingest them apart",
+            )
+        stated = stated or (name if unit else "")
+        metadata = {**(field.metadata or {}), **metadata}
+    return pa.field(column, _unified_type(column, names, opened), metadata=metadata)
 
 
-def _arrow(path: Path, column: Any) -> pa.Array:
-    """Return a FITS column: native byte order, text for bytes, lists for arrays, null where it is masked."""
-    if column.dtype.kind == "c":
-        raise InputError(f"the column {column.name!r} of {path} holds complex numbers", hint="remove it")
-    if column.dtype.kind == "O":
-        return pa.array([np.asarray(value).tolist() for value in column])
-    if column.ndim > 1:
-        flat = _arrow(path, column.reshape(-1))
-        return pa.FixedSizeListArray.from_arrays(flat, int(np.prod(column.shape[1:])))
-    if column.dtype.kind in "SU":
-        return pa.array(column.astype(str).tolist(), pa.string())
-    values = column.astype(column.dtype.newbyteorder("="))
-    return pa.array(values.data.data, mask=getattr(values, "mask", None))
+def _is_same_unit(first: str, second: str) -> bool:
+    """Return whether two texts mean the same unit, such as km/s and km s-1."""
+    if first == second:
+        return True
+    from astropy.units import Unit
+
+    return bool(Unit(first, parse_strict="silent") == Unit(second, parse_strict="silent"))
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:200] or type(error).__name__
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+def _unified_type(column: str, names: list[str], opened: list[Opened]) -> pa.DataType:
+    """Return the type of a column in all sources: of text what the others have, if it can be read so."""
+    kinds = [(name, each.schema.field(column).type, each.text) for name, each in zip(names, opened, strict=True)]
+    stated: pa.DataType = pa.null()
+    where = ""
+    for name, kind, text in kinds:
+        if not text:
+            stated, where = _merged(column, (where, stated), (name, kind)), where or name
+    read = promoted_text([kind for _, kind, text in kinds if text])
+    if pa.types.is_string(stated) or pa.types.is_large_string(stated):
+        return stated
+    name = next((name for name, kind, text in kinds if text and kind == read), names[0])
+    return _merged(column, (where, stated), (name, read))
 
 
-_READERS: dict[str, Callable[[Path], pa.Table]] = {
-    ".parquet": _read_parquet,
-    ".csv": _read_csv,
-    ".tsv": _read_csv,
-    ".fits": _read_fits,
-    ".fit": _read_fits,
-}
+def _merged(column: str, first: tuple[str, pa.DataType], second: tuple[str, pa.DataType]) -> pa.DataType:
+    kind = common_type(first[1], second[1])
+    if kind is None:
+        raise InputError(
+            f"{second[0]} and {first[0]} have types that do not fit together in {column!r}",
+            found=f"{second[1]} and {first[1]}",
+            hint="ingest them apart, or convert one",
+        )
+    return kind

@@ -10,9 +10,10 @@ import pyarrow as pa
 from sciplat.errors import InputError
 from sciplat.ingest.fits_image import ImageHeader, file_stem, per_adu
 from sciplat.ingest.profile import ZeroPointColumns, candidates
-from sciplat.ingest.sources import read_sources
+from sciplat.ingest.sources import open_sources
 
 _Key = tuple[str, ...]
+_CHUNK = 1 << 26  # bytes that are read together
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def read_zero_points(path: Path, profile: str = "auto") -> ZeroPoints:
     Parameters
     ----------
     path : Path
-        Parquet, CSV, TSV or FITS (see `read_sources`). Its columns are `image_id` and `zero_point` (AB magnitude of
+        Of any kind that `open_sources` knows. Its columns are `image_id` and `zero_point` (AB magnitude of
         1 adu), or those that the profile names; the profile decam reads the Legacy Surveys' survey-ccds tables.
     profile : str
         "auto" takes the first built-in profile whose columns the table has.
@@ -61,7 +62,9 @@ def read_zero_points(path: Path, profile: str = "auto") -> ZeroPoints:
     ProfileError
         The profile does not exist or does not make sense.
     """
-    table = read_sources(path)
+    found = open_sources(path, chunk=_CHUNK)
+    pieces = (piece for part in found.parts for piece in part.read())
+    table = pa.concat_tables([found.schema.empty_table(), *pieces])
     tried = [each.zero_points for each in candidates(profile)]
     columns = next((each for each in tried if set(_needed(each)) <= set(table.schema.names)), None)
     if columns is None or not columns.zero_point:

@@ -16,16 +16,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sciplat.errors import ColumnError, StoreCorrupt, may_pass
+from sciplat.errors import StoreNotFound
 from sciplat.io import hats
 from sciplat.io.density import DENSITY, Density, parse_density
+from sciplat.io.foreign_cell import ForeignFile, read_foreign_cell
+from sciplat.io.object_storage import ObjectStorage
+from sciplat.io.parquet import (
+    Bounds,
+    check_columns,
+    damage,
+    damaged,
+    matching_groups,
+    parse_footer,
+    read_groups,
+)
 from sciplat.io.provenance import parse_provenance
-from sciplat.io.publish import FileEntry, Manifest, read_manifest
+from sciplat.io.publish import FileEntry, Manifest, read_manifest, version_numbers
+from sciplat.io.publish import parse_manifest as parse_manifest
+from sciplat.io.ranges import RangeReader
 from sciplat.io.storage import LocalStorage, Storage, sha256
 from sciplat.sky.cell import Cell, cell_ranges
 from sciplat.sky.coverage import Coverage, Ranges
 
-ROW_GROUP = 120_000  # rows: a small cone touches one or two groups
+ROW_GROUP = 60_000  # rows: a small cone touches one or two groups and decodes them as a whole
 PROVENANCE = "provenance.json"
 LOG = "log.jsonl"  # of the run that made the version
 _BESIDE_THE_ROWS = ("report", "fingerprint", "citations")  # properties that may differ where the rows are the same
@@ -77,6 +90,15 @@ class CatalogStore:
         """Return the rows in each range of order-29 cells, known to a thousandth of each cell's rows."""
         return self._density.rows_in(ranges)
 
+    @cached_property
+    def sky_map(self) -> NDArray[np.int64]:
+        """Rows in each HEALPix pixel of order 8; shape (786432,)."""
+        return hats.parse_sky_map(self._small_file("skymap.fits"))
+
+    def knots(self, entry: CellEntry, first_row: int) -> NDArray[np.int64]:
+        """Return how the rows of a cell are spread, as `CellReport` has it; `first_row` are the rows before it."""
+        return self._density.knots(entry.cell.start, entry.cell.stop, first_row, entry.file.rows)
+
     @property
     def digest(self) -> str:
         """SHA-256 of the version's rows and of what it says of them: equal digest, equal input of a plan."""
@@ -88,6 +110,11 @@ class CatalogStore:
         """How the version was made, as W3C PROV-JSON; empty for one that was ingested."""
         return parse_provenance(self._small_file(PROVENANCE)) if self._has(PROVENANCE) else {}
 
+    @property
+    def has_digests(self) -> bool:
+        """Whether the manifest promises every byte; a catalog of another writer has no such thing."""
+        return True
+
     def _has(self, name: str) -> bool:
         path = f"{self.manifest.folder}/{name}"
         return any(file.path == path for file in self.manifest.files)
@@ -96,13 +123,11 @@ class CatalogStore:
         path = f"{self.manifest.folder}/{name}"
         entry = next((file for file in self.manifest.files if file.path == path), None)
         if entry is None:
-            raise _damaged(path, "the manifest does not name it")
-        try:
+            raise damaged(path, "the manifest does not name it")
+        with damage(path):
             data = self.storage.read(path)
-        except OSError as error:
-            raise _damaged(path, error.strerror or str(error)) from None
         if sha256(data) != entry.sha256:
-            raise _damaged(path, "content differs from its digest")
+            raise damaged(path, "content differs from its digest")
         return data
 
     @property
@@ -120,12 +145,29 @@ def open_catalog_store(storage: Storage, version: int | None = None) -> CatalogS
     StoreNotFound, StoreCorrupt
         If there is none, or its manifest is damaged.
     """
-    manifest = read_manifest(storage, version)
+    manifest = _read_manifest(storage, version)
     if version is None and isinstance(storage, LocalStorage):
         # a crash may have kept a writer from this; a store that only its owner may write to is read as it is
         with contextlib.suppress(OSError):
             point_to_newest(storage)
     return CatalogStore(storage, manifest)
+
+
+def _read_manifest(storage: Storage, version: int | None) -> Manifest:
+    """Return a version's manifest, of a web server without listings too."""
+    try:
+        return read_manifest(storage, version)
+    except StoreNotFound:
+        if not (isinstance(storage, ObjectStorage) and storage.is_web) or version_numbers(storage):
+            raise
+        path = f"versions/{version or pointed_number(storage)}.json"
+        try:
+            data = storage.read(path)
+        except FileNotFoundError:
+            data = b""
+        if not data:
+            raise
+        return parse_manifest(data, f"{storage.url}/{path}")
 
 
 def store_name(storage: Storage) -> str:
@@ -138,6 +180,7 @@ def read_cell(
     file: FileEntry,
     columns: Sequence[str] | None = None,
     ranges: NDArray[np.int64] | None = None,
+    bounds: Bounds | None = None,
 ) -> pa.Table:
     """Read the rows of one file.
 
@@ -151,62 +194,45 @@ def read_cell(
         In this order; all by default.
     ranges : ndarray of int64, shape (n, 2), optional
         Sorted half-open ranges of order-29 indices: only these rows, and only row groups that may hold them.
+    bounds : mapping, optional
+        Column to inclusive (low, high), None where it is open: row groups whose statistics show that no row can lie
+        inside are not read. The rows of the others are not tested. Nulls lie nowhere.
 
     Raises
     ------
     StoreCorrupt
         If the file is missing, truncated or damaged.
+    StorageError
+        If the storage does not answer or refuses to.
     ColumnError
         If a column is not there.
     """
-    wanted = None if columns is None else list(dict.fromkeys([*columns, hats.HEALPIX_COLUMN]))
-    try:
-        with storage.open(file.path) as source:
-            metadata = checked_footer(source, file)
-            reader = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True)
-            if wanted is not None and (missing := set(wanted) - set(reader.schema_arrow.names)):
-                raise ColumnError(
-                    f"the catalog has no column {min(missing)!r}", found=", ".join(reader.schema_arrow.names)
-                )
-            return _read_columns(reader, columns or reader.schema_arrow.names, _groups(metadata, ranges), ranges)
-    except (OSError, pa.ArrowException) as error:
-        if isinstance(error, StoreCorrupt) or may_pass(error):
-            raise
-        raise _damaged(file.path, str(error)) from None
-
-
-def _read_columns(
-    reader: pq.ParquetFile, columns: Sequence[str], groups: list[int], ranges: NDArray[np.int64] | None
-) -> pa.Table:
-    """Read column after column: a reader of many holds what the file has of all of them until its end."""
-    inside = None
-    if ranges is not None:
-        index = reader.read_row_groups(groups, columns=[hats.HEALPIX_COLUMN], use_threads=False).column(0)
-        inside = Coverage(ranges).contains(index.to_numpy())
-    parts = []
-    for name in dict.fromkeys(columns):
-        part = reader.read_row_groups(groups, columns=[name], use_threads=False)
-        # where all rows are inside, a copy would be made for nothing
-        parts.append(part if inside is None or inside.all() else part.filter(pa.array(inside)))
-    pa.default_memory_pool().release_unused()  # pages that were decoded
-    schema = pa.schema([part.field(0) for part in parts], metadata=reader.schema_arrow.metadata)
-    return pa.table([part.column(0) for part in parts], schema=schema).select(list(columns))
+    if isinstance(file, ForeignFile):
+        return read_foreign_cell(storage, file, columns, ranges, bounds)
+    with damage(file.path), storage.open(file.path, file.size) as source:
+        metadata = checked_footer(source, file)
+        reader = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True)
+        names = reader.schema_arrow.names
+        check_columns(columns or (), names)
+        groups = matching_groups(metadata, hats.HEALPIX_COLUMN, ranges, bounds)
+        inside = None if ranges is None else Coverage(ranges).contains
+        return read_groups(source, reader, groups, columns or names, hats.HEALPIX_COLUMN, inside)
 
 
 def point_to_newest(storage: Storage) -> None:
     """Let `collection.properties` name the newest version; never an older one than it names now."""
     while True:
         newest = read_manifest(storage)
-        if _pointed_number(storage) >= newest.number:
+        if pointed_number(storage) >= newest.number:
             return
         storage.write(hats.COLLECTION, hats.collection_properties(store_name(storage), newest.folder))
 
 
-def _pointed_number(storage: Storage) -> int:
+def pointed_number(storage: Storage) -> int:
     """Return the number of the version that other readers see, 0 if there is none."""
     try:
         folder = hats.parse_properties(storage.read(hats.COLLECTION)).get("hats_primary_table_url", "")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
     number = folder.removeprefix("v").partition("-")[0]
     return int(number) if number.isdecimal() else 0
@@ -220,28 +246,11 @@ def checked_footer(source: Any, file: FileEntry) -> pq.FileMetaData:
     StoreCorrupt
         If it is not.
     """
-    source.seek(max(file.size - 8 - file.footer, 0))
+    start = max(file.size - 8 - file.footer, 0)
+    if isinstance(source, RangeReader):
+        source.fetch([(start, file.size)])
+    source.seek(start)
     tail = source.read()
     if len(tail) != file.footer + 8 or sha256(tail[:-8]) != file.footer_sha256 or tail[-4:] != b"PAR1":
-        raise _damaged(file.path, "the footer differs from its digest")
-    return pq.read_metadata(io.BytesIO(b"PAR1" + tail))
-
-
-def _groups(metadata: pq.FileMetaData, ranges: NDArray[np.int64] | None) -> list[int]:
-    """Return the row groups whose span of `_healpix_29` meets the ranges."""
-    groups = list(range(metadata.num_row_groups))
-    if ranges is None or not groups:
-        return groups
-    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    column = names.index(hats.HEALPIX_COLUMN)
-    chosen = []
-    for group in groups:
-        span = metadata.row_group(group).column(column).statistics
-        place = int(np.searchsorted(ranges[:, 1], span.min, side="right"))
-        if place < len(ranges) and ranges[place, 0] <= span.max:
-            chosen.append(group)
-    return chosen
-
-
-def _damaged(path: str, found: str) -> StoreCorrupt:
-    return StoreCorrupt(f"the file {path} is damaged", found=found, hint="sciplat verify names all damaged files")
+        raise damaged(file.path, "the footer differs from its digest")
+    return parse_footer(tail)

@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sciplat.errors import StoreExists
+from sciplat.errors import ConflictError, StoreExists
 from sciplat.io import hats
 from sciplat.io.catalog_store import ROW_GROUP, CatalogStore, point_to_newest, store_name
+from sciplat.io.cell_report import CellReport
 from sciplat.io.density import DENSITY, encode_density
+from sciplat.io.kept import Kept
 from sciplat.io.publish import (
     FileEntry,
     Manifest,
@@ -27,33 +29,7 @@ from sciplat.io.publish import (
 from sciplat.io.storage import Storage
 from sciplat.sky.cell import MAX_ORDER, Cell, split_cells
 
-_KNOTS = 1024  # of one cell's density: the rows in any part of it are known to a thousandth of it
 _ZSTD_LEVEL = 1  # level 15, which HATS writers use, costs twenty times the time for a quarter of the space
-
-
-@dataclass(frozen=True)
-class CellReport:
-    """What was written for one cell: small enough to travel from any worker.
-
-    Parameters
-    ----------
-    files : tuple of FileEntry
-    map_pixels, map_counts : ndarray of int64, shape (n,)
-        HEALPix pixels of order 8 that hold rows, and how many.
-    knots : ndarray of int64, shape (k, 2)
-        Order-29 indices and the rows of the cell before each: how its rows are spread, in steps of equal rows.
-    """
-
-    files: tuple[FileEntry, ...]
-    map_pixels: NDArray[np.int64]
-    map_counts: NDArray[np.int64]
-    knots: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, files: Iterable[FileEntry], index: NDArray[np.int64]) -> "CellReport":
-        """Return the report of a cell whose rows have these sorted order-29 indices."""
-        pixels, counts = np.unique(index >> 2 * (MAX_ORDER - hats.MAP_ORDER), return_counts=True)
-        return cls(tuple(files), pixels, counts.astype(np.int64), _knots(index))
 
 
 @dataclass(frozen=True)
@@ -122,12 +98,15 @@ class CatalogWriter:
         The version that is replaced.
     properties : dict
         What the store says of itself; "position" names the position columns.
+    kept : Kept, optional
+        Cells of the parent that the new version has too.
     """
 
     storage: Storage
     write_id: str
     parent: Manifest | None
     properties: dict[str, Any]
+    kept: Kept | None = None
 
     @classmethod
     def begin(cls, storage: Storage, properties: dict[str, Any], *, replace: bool = False) -> "CatalogWriter":
@@ -212,12 +191,37 @@ class CatalogWriter:
             "dataset/_common_metadata": hats.common_metadata(schema),
         }
 
+    def rebased(self) -> "CatalogWriter":
+        """Return the writer of the same cells into a version that follows the newest one.
+
+        Raises
+        ------
+        ConflictError
+            If another writer has changed one of these cells since, or all of them are replaced.
+        """
+        newest = read_manifest(self.storage)
+        if self.kept is None or self.parent is None:
+            raise ConflictError(
+                f"version {self.number} of {self.storage.url} was published by another writer",
+                found=f"write {newest.write_id}, this is {self.write_id}",
+                hint="read the new version and write again",
+            )
+        self.kept.check_apart(newest, self.write_id)
+        self.storage.remove(self.folder)  # its number is taken
+        return replace(self, parent=newest, kept=replace(self.kept, parent=CatalogStore(self.storage, newest)))
+
+    def link_kept(self) -> list[CellReport]:
+        """Take over the cells of the parent that the new version has too."""
+        return self.kept.link(self.folder) if self.kept else []
+
     def abandon(self) -> None:
         """Remove what was written, unless it has been published; a store that stood there before is as it was."""
-        published = self.number in version_numbers(self.storage)
-        if published and read_manifest(self.storage, self.number).write_id == self.write_id:
+        later = [number for number in version_numbers(self.storage) if number >= self.number]
+        if any(read_manifest(self.storage, number).write_id == self.write_id for number in later):
             return
-        self.storage.remove(self.folder)
+        for name in self.storage.names(""):  # more than one, if another writer was first
+            if name.endswith(f"-{self.write_id}"):
+                self.storage.remove(name)
         self.storage.remove_empty("versions")
         self.storage.remove_empty("")
 
@@ -272,16 +276,8 @@ def encode_cells(cell: Cell, table: pa.Table, rows_per_cell: int) -> Iterator[En
         yield EncodedCell(part, data, footer, rows.num_rows, places, rows.nbytes)
 
 
-def _knots(index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return every n-th index with the rows before it, and the end."""
-    if len(index) == 0:
-        return np.empty((0, 2), np.int64)
-    before = np.arange(0, len(index), -(-len(index) // _KNOTS))
-    return np.append(np.stack([index[before], before], axis=1), [[index[-1] + 1, len(index)]], axis=0)
-
-
-def encode_parquet(table: pa.Table) -> tuple[memoryview, int]:
-    """Return a table as the bytes of a Parquet file, and the length of its footer."""
+def encode_parquet(table: pa.Table, row_group: int | None = None) -> tuple[memoryview, int]:
+    """Return a table as the bytes of a Parquet file with row groups of so many rows, and the length of its footer."""
     floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
     texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
     pa.default_memory_pool().release_unused()  # the file is not in the pool: what lies idle there would come on top
@@ -289,7 +285,7 @@ def encode_parquet(table: pa.Table) -> tuple[memoryview, int]:
     pq.write_table(
         table,
         sink,
-        row_group_size=ROW_GROUP,
+        row_group_size=row_group or ROW_GROUP,
         compression="zstd",
         compression_level=_ZSTD_LEVEL,
         use_dictionary=texts,  # numbers rarely repeat enough to pay for one

@@ -43,6 +43,24 @@ class Density:
         rows: NDArray[np.float64] = before[:, 1] - before[:, 0]
         return rows
 
+    def knots(self, start: int, stop: int, first_row: int, rows: int) -> NDArray[np.int64]:
+        """Return the steps of one cell, as its writer gave them; shape (k, 2).
+
+        Parameters
+        ----------
+        start, stop : int
+            Of the cell.
+        first_row, rows : int
+            Rows of the catalog before the cell, and in it.
+        """
+        first, last = np.searchsorted(self.index, start), np.searchsorted(self.index, stop, side="right")
+        before = np.clip(self.before[first:last] - first_row, 0, rows)
+        inside = np.stack([self.index[first:last], before], axis=1)
+        # a catalog of very many cells keeps only some of their steps
+        ends = [[start, 0]] if not len(inside) or before[0] else []
+        tail = [[stop, rows]] if not len(inside) or before[-1] != rows else []
+        return np.array([*ends, *inside.tolist(), *tail], dtype=np.int64).reshape(-1, 2)
+
 
 def encode_density(knots: Sequence[NDArray[np.int64]]) -> bytes:
     """Return the density of a whole catalog as a Parquet file.

@@ -3,6 +3,7 @@
 Layout: the IVOA Note "HATS: Hierarchical Adaptive Tiling Scheme", version 1.0.
 """
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sciplat.sky.cell import MAX_ORDER, Cell
 HEALPIX_COLUMN = "_healpix_29"
 MAP_ORDER = 8  # of the sky map: 0.05 square degrees, 6 MB when full
 COLLECTION = "collection.properties"
+_CELL_PATH = re.compile(r"Norder=(\d{1,2})/(?:Dir=\d+/)?Npix=(\d{1,19})(?![^./])")
 
 
 def cell_path(cell: Cell) -> str:
@@ -25,10 +27,8 @@ def cell_path(cell: Cell) -> str:
 
 def parse_cell_path(path: str) -> Cell | None:
     """Return the cell that a path names, None for other files."""
-    parts = dict(part.split("=", 1) for part in path.removesuffix(".parquet").split("/") if "=" in part)
-    if not {"Norder", "Npix"} <= set(parts):
-        return None
-    return Cell(int(parts["Norder"]), int(parts["Npix"]))
+    found = _CELL_PATH.search(path)
+    return Cell(int(found[1]), int(found[2])) if found else None
 
 
 def catalog_properties(name: str, kind: str, rows: int, cells: list[Cell], columns: tuple[str, str]) -> bytes:
@@ -102,6 +102,21 @@ def sky_map_fits(pixels: NDArray[np.int64], counts: NDArray[np.int64]) -> bytes:
         path = Path(folder) / "skymap.fits"
         sky_map.to_fits(str(path))
         return path.read_bytes()
+
+
+def parse_sky_map(data: bytes) -> NDArray[np.int64]:
+    """Return the rows in each HEALPix pixel of order 8 from the bytes of a FITS sky map; shape (786432,)."""
+    from cdshealpix.skymap import Skymap, SkymapExplicit
+
+    with tempfile.TemporaryDirectory(prefix="sciplat-") as folder:
+        path = Path(folder) / "skymap.fits"
+        path.write_bytes(data)
+        sky_map = Skymap.from_fits(path).skymap
+    if not isinstance(sky_map, SkymapExplicit):
+        return np.asarray(sky_map.values, dtype=np.int64)
+    dense = np.zeros(12 * 4**MAP_ORDER, dtype=np.int64)
+    dense[sky_map.keys.astype(np.int64)] = sky_map.values
+    return dense
 
 
 def common_metadata(schema: pa.Schema) -> bytes:

@@ -6,14 +6,17 @@ another one and says so.
 
 import json
 import uuid
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections import deque
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sciplat.errors import ConflictError, StoreCorrupt, StoreExists, StoreNotFound
-from sciplat.io.storage import Storage, sha256
+from sciplat.io.storage import LocalStorage, Storage, sha256, sync_path
 
 FORMAT = 2  # of the manifest; a reader refuses a newer one
+_AT_ONCE = 16  # files that get their names: object storage takes its time for each
 
 
 @dataclass(frozen=True)
@@ -131,10 +134,17 @@ def read_manifest(storage: Storage, number: int | None = None) -> Manifest:
     chosen = numbers[-1] if number is None else number
     if chosen not in numbers:
         raise StoreNotFound(f"{storage.url} has no version {chosen}", found=f"versions {numbers}")
-    return _parse_manifest(storage.read(f"versions/{chosen}.json"), f"{storage.url}/versions/{chosen}.json")
+    return parse_manifest(storage.read(f"versions/{chosen}.json"), f"{storage.url}/versions/{chosen}.json")
 
 
-def _parse_manifest(data: bytes, where: str) -> Manifest:
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Return the manifest in the bytes of its file; `where` names it in errors.
+
+    Raises
+    ------
+    StoreCorrupt
+        If it is not what was written.
+    """
     try:
         outer = json.loads(data)
         body = dict(outer["manifest"])
@@ -208,6 +218,20 @@ def commit(storage: Storage, manifest: Manifest) -> Manifest:
             hint="read the new version and write again",
         )
     return winner
+
+
+def link_files(storage: Storage, names: Mapping[str, str]) -> None:
+    """Give many files a second name; on a local disk all names are there for good when this returns."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        deque(pool.map(storage.link, names, names.values()), maxlen=0)
+    if isinstance(storage, LocalStorage):
+        for folder in sorted({path.rpartition("/")[0] for path in names.values()}):
+            sync_path(storage.at(folder))
+
+
+def new_names(files: Iterable[FileEntry], names: Mapping[str, str]) -> tuple[FileEntry, ...]:
+    """Return the entries of files under their second names."""
+    return tuple(replace(file, path=names[file.path]) for file in files)
 
 
 def file_entry(path: str, data: bytes | memoryview, *, rows: int = 0, footer: int = 0) -> FileEntry:

@@ -12,7 +12,6 @@ killed anywhere goes on from its records, and two runs of one plan at the same t
 import json
 import re
 import uuid
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,17 +23,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sciplat.errors import StoreCorrupt
-from sciplat.io.catalog_writer import CellReport, write_cells
+from sciplat.io.catalog_writer import write_cells
+from sciplat.io.cell_report import CellReport
 from sciplat.io.hats import cell_path
-from sciplat.io.publish import FileEntry, read_manifest, version_numbers
-from sciplat.io.storage import LocalStorage, Storage, sha256, sync_path
+from sciplat.io.publish import FileEntry, link_files, new_names, read_manifest, version_numbers
+from sciplat.io.storage import LocalStorage, Storage, sha256
 from sciplat.sky.cell import Cell, index_ranges
 
 STAGING = ".staging"
 _CELL = np.dtype([("order", np.int64), ("index", np.int64), ("rows", np.int64), ("seconds", np.float64)])
 _PLAN = "plan.json"
 _AREA = re.compile(r"[0-9a-f]{16}")
-_AT_ONCE = 16  # records that are read, or files that get their names: object storage takes its time for each
+_AT_ONCE = 16  # records that are read: object storage takes its time for each
 _REMOVALS = 10  # attempts at a folder that others change
 _UNFINISHED = re.compile(r"\.(\d+\.json|collection\.properties)\.[0-9a-f]{32}")  # temporary names of local storage
 
@@ -211,16 +211,8 @@ class Staging:
     def link(self, folder: str, done: "DoneCells") -> list[CellReport]:
         """Give the files of all cells their names in a version's folder."""
         names = {f.path: f"{folder}/{cell_path(_staged_cell(f.path))}" for each in done.reports for f in each.files}
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            deque(pool.map(self.storage.link, names, names.values()), maxlen=0)
-        folders = {path.rpartition("/")[0] for path in names.values()}
-        if isinstance(self.storage, LocalStorage):
-            for path in sorted(folders):
-                sync_path(self.storage.at(path))
-        return [
-            replace(each, files=tuple(replace(file, path=names[file.path]) for file in each.files))
-            for each in done.reports
-        ]
+        link_files(self.storage, names)
+        return [replace(each, files=new_names(each.files, names)) for each in done.reports]
 
     def log_path(self, write_id: str) -> str:
         """Return the path of the log of one run."""

@@ -5,81 +5,28 @@ object visible when its single PUT is complete. Temporary names begin with a dot
 """
 
 import contextlib
-import hashlib
 import os
-import posixpath
-import re
 import shutil
 import uuid
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sciplat.errors import ArgumentError, StorageError, StoreExists
+from sciplat.io.object_storage import ObjectStorage
+from sciplat.io.objects import Storage, sha256, without_secrets
 
-
-def sha256(data: bytes | memoryview) -> str:
-    """Return the hexadecimal SHA-256 of `data`."""
-    return hashlib.sha256(data).hexdigest()
-
-
-class Storage(ABC):
-    """A folder of objects. Paths are relative to it, with forward slashes."""
-
-    @property
-    @abstractmethod
-    def url(self) -> str:
-        """The folder's absolute URL, or path on a local disk."""
-
-    @abstractmethod
-    def child(self, path: str) -> "Storage":
-        """Return the folder `path` below this one."""
-
-    @abstractmethod
-    def read(self, path: str) -> bytes:
-        """Return an object; FileNotFoundError if there is none."""
-
-    @abstractmethod
-    def size(self, path: str) -> int:
-        """Return the bytes of an object; FileNotFoundError if there is none."""
-
-    @abstractmethod
-    def open(self, path: str) -> BinaryIO:
-        """Return a seekable reader of an object."""
-
-    @abstractmethod
-    def write(self, path: str, data: bytes | memoryview) -> None:
-        """Make or replace an object as a whole; it is on the disk when this returns."""
-
-    @abstractmethod
-    def create(self, path: str, data: bytes) -> bool:
-        """Make an object unless there is one; return whether it was made."""
-
-    @abstractmethod
-    def link(self, source: str, target: str) -> None:
-        """Give a complete object a second name, or make a copy beside it where there are no such names."""
-
-    @abstractmethod
-    def check_place(self) -> None:
-        """Refuse a folder that cannot be made or written to."""
-
-    @abstractmethod
-    def names(self, path: str) -> list[str]:
-        """Return the sorted names in a folder, without those that begin with a dot; empty if there is none."""
-
-    @abstractmethod
-    def files(self, path: str) -> list[str]:
-        """Return the sorted paths of all objects below a folder."""
-
-    @abstractmethod
-    def remove_empty(self, path: str) -> None:
-        """Remove a folder, and then those above it up to this one, as far as nothing at all is in them."""
-
-    @abstractmethod
-    def remove(self, path: str) -> None:
-        """Remove an object or a folder with all below it; nothing happens if there is none."""
+__all__ = [
+    "LocalStorage",
+    "ObjectStorage",
+    "Storage",
+    "open_storage",
+    "sha256",
+    "sync_path",
+    "without_secrets",
+    "writing",
+]
 
 
 @dataclass(frozen=True)
@@ -109,7 +56,7 @@ class LocalStorage(Storage):
         """Return the bytes of a file."""
         return self.at(path).stat().st_size
 
-    def open(self, path: str) -> BinaryIO:
+    def open(self, path: str, size: int = 0) -> BinaryIO:  # noqa: ARG002
         """Return a reader of a file."""
         return self.at(path).open("rb")
 
@@ -175,6 +122,16 @@ class LocalStorage(Storage):
         below = self.at(path).rglob("*")
         return sorted(file.relative_to(self.root).as_posix() for file in below if file.is_file())
 
+    def modified(self, path: str) -> float:
+        """Return when a file, or the newest thing in a folder, was written."""
+        place = self.at(path)
+        return max(each.lstat().st_mtime for each in [place, *place.rglob("*")])
+
+    def marks(self, path: str) -> list[str]:
+        """Return the path, size and time of every file below a folder."""
+        about = ((name, self.at(name).stat()) for name in self.files(path))
+        return [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in about]
+
     def remove_empty(self, path: str) -> None:
         """Remove folders that hold nothing, hidden files included."""
         folder = self.at(path)
@@ -204,120 +161,6 @@ class LocalStorage(Storage):
             temporary.unlink(missing_ok=True)
             raise
         return temporary
-
-
-@dataclass(frozen=True)
-class ObjectStorage(Storage):
-    """A folder of any fsspec file system: s3, http (for reading), memory.
-
-    Parameters
-    ----------
-    address : str
-        URL with its protocol.
-    options : Mapping
-        Given to the file system; may hold credentials, so it is never shown.
-    """
-
-    address: str
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    @property
-    def url(self) -> str:
-        """The URL."""
-        return self.address
-
-    def child(self, path: str) -> "ObjectStorage":
-        """Return the folder `path` below this one."""
-        protocol, _, rest = self.address.partition("://")
-        return ObjectStorage(f"{protocol}://{posixpath.normpath(f'{rest}/{path}')}", self.options)
-
-    @property
-    def _system(self) -> tuple[Any, str]:
-        import fsspec
-
-        # fsspec keeps one instance for equal arguments, so this is cheap and the class stays picklable
-        system, root = fsspec.core.url_to_fs(self.address, **self.options)
-        return system, root.rstrip("/")
-
-    def _locate(self, path: str) -> tuple[Any, str]:
-        system, root = self._system
-        return system, posixpath.normpath(f"{root}/{path}")
-
-    def read(self, path: str) -> bytes:
-        """Return an object."""
-        system, full = self._locate(path)
-        data: bytes = system.cat_file(full)
-        return data
-
-    def size(self, path: str) -> int:
-        """Return the bytes of an object."""
-        system, full = self._locate(path)
-        return int(system.size(full))
-
-    def open(self, path: str) -> BinaryIO:
-        """Return a reader of an object."""
-        system, full = self._locate(path)
-        reader: BinaryIO = system.open(full, "rb")
-        return reader
-
-    def write(self, path: str, data: bytes | memoryview) -> None:
-        """Put an object."""
-        system, full = self._locate(path)
-        system.pipe_file(full, bytes(data))
-
-    def create(self, path: str, data: bytes) -> bool:
-        """Put an object on the condition that there is none."""
-        system, full = self._locate(path)
-        try:
-            system.pipe_file(full, data, mode="create")
-        except FileExistsError:
-            return False
-        return True
-
-    def link(self, source: str, target: str) -> None:
-        """Copy on the server's side."""
-        system, full = self._locate(source)
-        system.cp_file(full, self._locate(target)[1])
-
-    def check_place(self) -> None:
-        """Do nothing: object storage tells at the first write."""
-
-    def names(self, path: str) -> list[str]:
-        """Return the sorted names in a folder."""
-        system, full = self._locate(path)
-        system.invalidate_cache(full)
-        try:
-            listed = system.ls(full, detail=False)
-        except FileNotFoundError:
-            return []
-        found = {entry.rstrip("/").rsplit("/", 1)[-1] for entry in listed}
-        return sorted(name for name in found if not name.startswith("."))
-
-    def files(self, path: str) -> list[str]:
-        """Return the sorted paths of all objects below a folder."""
-        system, root = self._system
-        return sorted(name.removeprefix(root).strip("/") for name in system.find(f"{root}/{path}"))
-
-    def remove_empty(self, path: str) -> None:
-        """Do nothing: object storage has no folders without objects."""
-
-    def remove(self, path: str) -> None:
-        """Remove an object or all objects below a folder."""
-        system, full = self._locate(path)
-        if system.exists(full):
-            system.rm(full, recursive=True)
-
-
-def without_secrets(value: Any) -> Any:
-    """Return JSON values with user, password and query taken out of every URL in their texts."""
-    if isinstance(value, dict):
-        return {key: without_secrets(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_secrets(each) for each in value]
-    return _URL.sub(r"\1\2", value) if isinstance(value, str) else value
-
-
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/]*@)?([^\s?]*)(?:\?\S*)?")
 
 
 def open_storage(url: "str | os.PathLike[str]", options: Mapping[str, Any] | None = None) -> Storage:

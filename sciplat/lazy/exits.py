@@ -1,37 +1,230 @@
-"""Ways out of Arrow into the libraries that people work with."""
+"""Ways out of Arrow into the libraries that people work with, and onto paper."""
 
-from typing import TYPE_CHECKING, Protocol
+import importlib
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
+from sciplat.errors import ArgumentError, MissingDependency
+from sciplat.io.catalog_store import CatalogStore, store_name
+from sciplat.io.hats import HEALPIX_COLUMN, MAP_ORDER
+from sciplat.sky.cell import Cell, cell_area
+from sciplat.steps.aggregate import parse_measure
+from sciplat.tasks.task import Task
 
 if TYPE_CHECKING:
+    import dask.dataframe as dd
     import pandas as pd
     from astropy.table import MaskedColumn, Table
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COUNT = "count()"
+_PLOT_ORDER = 5  # pixels of 1.8 degrees
+_PLOT_ORDERS = (7, 6, 5, 4)  # finer pixels are hardly larger than the dots of the picture
+_ENOUGH_ROWS = 10  # in a pixel, so that the picture shows more than noise
 
 
-class Computable(Protocol):
-    """What can be run into a table."""
+class Planned(Protocol):
+    """What can say which task makes each of its cells."""
+
+    @property
+    def cells(self) -> Sequence[Cell]:
+        """Disjoint cells that hold all rows, in the order of the sky."""
+        ...
+
+    def task(self, cell: Cell) -> Task:
+        """Return the task of a cell."""
+        ...
+
+
+class Exitable(Protocol):
+    """What can be left: a catalog."""
+
+    @property
+    def node(self) -> Planned:
+        """The plan."""
+        ...
+
+    @property
+    def store(self) -> CatalogStore | None:
+        """The version on storage, if this is one as it stands."""
+        ...
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the rows."""
+        ...
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """Names of the position columns, and the frame."""
+        ...
 
     def compute(self) -> pa.Table:
         """Run the plan and return its rows."""
+        ...
+
+    def sky_map(self, order: int, what: str) -> NDArray[Any]:
+        """Run the plan and return a value for each HEALPix pixel, nested."""
         ...
 
 
 class Exits:
     """The ways out of a catalog: part of `Catalog`."""
 
-    def to_pandas(self: Computable) -> "pd.DataFrame":
+    def to_pandas(self: Exitable) -> "pd.DataFrame":
         """Run the plan and return a pandas DataFrame."""
         frame: pd.DataFrame = self.compute().to_pandas()
         return frame
 
-    def to_astropy(self: Computable) -> "Table":
+    def to_astropy(self: Exitable) -> "Table":
         """Run the plan and return an astropy Table with units and descriptions; missing values are masked."""
-        return _astropy_table(self.compute())
+        return astropy_table(self.compute())
+
+    def to_dask(self: Exitable) -> "dd.DataFrame":
+        """Return a Dask DataFrame with one partition for each cell; nothing is read yet.
+
+        Its index is `_healpix_29` with known divisions, so that Dask finds a part of the sky without looking at the
+        others. The other columns have the types that ``.to_pandas()`` gives; as there, whole numbers with missing
+        values become floats, in the partitions where some are missing.
+
+        Raises
+        ------
+        MissingDependency
+            If pandas is not installed.
+        """
+        import dask
+
+        try:
+            import dask.dataframe as dd
+        except ImportError as error:
+            raise MissingDependency(
+                "Dask's data frames need pandas", found=str(error), hint="pip install 'sciplat[pandas]'"
+            ) from None
+        cells, empty = list(self.node.cells), _frame(self.schema.empty_table())
+        if not cells:
+            return dd.from_pandas(empty, npartitions=1)
+        divisions = [*(cell.start for cell in cells), cells[-1].stop]
+        tasks = [self.node.task(cell) for cell in cells]
+        with dask.config.set({"dataframe.convert-string": False}):  # pandas has texts of its own now
+            return dd.from_map(_run, tasks, meta=empty, divisions=divisions, label="sciplat", enforce_metadata=False)
+
+    def to_lsdb(self: Exitable) -> Any:
+        """Return an ``lsdb.Catalog``: a store's version that is open, read lazily, or the rows of a plan, computed now.
+
+        Raises
+        ------
+        MissingDependency
+            If lsdb is not installed.
+        ArgumentError
+            If a plan gives no row: lsdb has no empty catalogs.
+        """
+        try:
+            lsdb: Any = importlib.import_module("lsdb")  # it declares no types
+        except ImportError as error:
+            raise MissingDependency("lsdb is not installed", found=str(error), hint="pip install lsdb") from None
+        if self.store is not None:
+            where = self.store.storage.child(self.store.manifest.folder or ".")
+            return lsdb.open_catalog(where.url, storage_options=getattr(where, "options", None) or None)
+        import pandas as pd
+
+        rows = self.compute().drop_columns([HEALPIX_COLUMN])
+        if not rows.num_rows:
+            raise ArgumentError("lsdb has no empty catalogs, and this plan gives no row")
+        ra, dec = self.properties["position"]
+        # Arrow's types on both sides: missing values stay missing, and lists stay lists
+        frame = rows.to_pandas(types_mapper=pd.ArrowDtype)
+        return lsdb.from_dataframe(frame, ra_column=ra, dec_column=dec)
+
+    def plot_sky(
+        self: Exitable, order: int | None = None, *, what: str = _COUNT, ax: "Axes | None" = None
+    ) -> "Figure":
+        """Draw the catalog on the whole sky, in Mollweide's projection.
+
+        Parameters
+        ----------
+        order : int, optional
+            Of the HEALPix pixels; by default fine where there are many rows.
+        what : str
+            As for ``.sky_map(order, what)``; the number of rows is drawn as rows per square degree.
+        ax : matplotlib.axes.Axes, optional
+            With the projection "mollweide", to draw into.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Shown by a notebook; ``.savefig("sky.png")`` keeps it.
+
+        Raises
+        ------
+        MissingDependency
+            If matplotlib is not installed.
+        """
+        from sciplat.plot.sky_map import healpix_map
+
+        draw = partial(healpix_map, frame=self.properties.get("frame") or "icrs", axes=ax)
+        name = "" if self.store is None else f"{store_name(self.store.storage)}: "
+        if what != _COUNT:
+            values = self.sky_map(_PLOT_ORDER if order is None else order, what)
+            title = "" if self.store is None else f"{name}{self.store.manifest.rows:,} rows"
+            return draw(values, label=_labelled(what, self.schema), title=title)
+        counts = _counts(self, order)
+        title = f"{name}{int(counts.sum()):,} rows"
+        counts = _readable(counts) if order is None else counts
+        density = np.where(counts > 0, counts / cell_area(_order(counts)), np.nan)
+        return draw(density, label="rows per square degree", title=title)
 
 
-def _astropy_table(table: pa.Table) -> "Table":
+def _run(task: Task) -> "pd.DataFrame":
+    return _frame(task.run())
+
+
+def _frame(table: pa.Table) -> "pd.DataFrame":
+    frame: pd.DataFrame = table.to_pandas().set_index(HEALPIX_COLUMN)
+    return frame
+
+
+def _labelled(what: str, schema: pa.Schema) -> str:
+    """Return a function of a column with the column's unit, where it has that unit."""
+    measure = parse_measure("the map", what, schema)
+    if measure.function in ("count", "var"):
+        return what
+    unit = (schema.field(measure.column).metadata or {}).get(b"unit", b"").decode()
+    return f"{what} ({unit})" if unit else what
+
+
+def _counts(catalog: Exitable, order: int | None) -> NDArray[np.int64]:
+    """Return the rows in each pixel; of a store its sky map tells."""
+    wanted = MAP_ORDER if order is None else order
+    if catalog.store is None or wanted > MAP_ORDER or not catalog.store.manifest.number:
+        return np.asarray(catalog.sky_map(wanted, _COUNT))
+    return _coarser(catalog.store.sky_map, MAP_ORDER - wanted)
+
+
+def _readable(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the counts in pixels that can be seen and hold enough rows to show more than noise."""
+    for order in _PLOT_ORDERS:
+        shown = _coarser(counts, MAP_ORDER - order)
+        if counts.sum() >= _ENOUGH_ROWS * np.count_nonzero(shown):
+            break
+    return shown
+
+
+def _coarser(counts: NDArray[np.int64], levels: int) -> NDArray[np.int64]:
+    summed: NDArray[np.int64] = counts.reshape(-1, 4**levels).sum(axis=1)
+    return summed
+
+
+def _order(pixels: NDArray[Any]) -> int:
+    return int(np.log2(len(pixels) // 12)) // 2
+
+
+def astropy_table(table: pa.Table) -> "Table":
     """Return an astropy Table with units and descriptions; nulls are masked, lists become objects."""
     from astropy.table import Table
 
@@ -45,6 +238,8 @@ def _astropy_column(column: pa.ChunkedArray, field: pa.Field) -> "MaskedColumn":
     if pa.types.is_primitive(field.type):
         filler = pa.scalar(0).cast(field.type)
         values = np.asarray(column.fill_null(filler))
+    elif pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+        values = np.array(column.fill_null("").to_pylist(), dtype=str)
     else:
         values = np.empty(len(column), dtype=object)
         values[:] = column.to_pylist()

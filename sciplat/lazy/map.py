@@ -144,9 +144,8 @@ class Map:
 
 def uses_functions(node: Any) -> bool:
     """Return whether a plan calls any function of a user."""
-    while node is not None and not isinstance(node, Map):
-        node = getattr(node, "inner", None) or getattr(node, "catalog", None)
-    return node is not None
+    inputs = (getattr(node, name, None) for name in ("inner", "other", "catalog"))
+    return isinstance(node, Map) or any(uses_functions(each) for each in inputs if each is not None)
 
 
 def parse_schema(text: str) -> pa.Schema:

@@ -78,11 +78,15 @@ class Scan:
         In the order of the result.
     cover : Coverage, optional
         Cells that it does not touch are not read.
+    bounds : tuple of (str, (low, high))
+        Columns with inclusive intervals, None where they are open: row groups without a row inside are not read. They
+        follow from the operations above, which look at the rows themselves, and are no part of the record.
     """
 
     store: CatalogStore
     columns: tuple[str, ...]
     cover: Coverage | None = None
+    bounds: tuple[tuple[str, tuple[Any, Any]], ...] = ()
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -112,14 +116,15 @@ class Scan:
             cover = Coverage(common_ranges(self.cover.ranges, cover.ranges))
         if cover is not None:  # no more of it than the task needs travels
             cover = Coverage(cover.clipped(cell.start, cell.stop))
-        return ScanTask(self.store.storage, self._file(cell), cell, self.columns, cover)
+        return ScanTask(self.store.storage, self._file(cell), cell, self.columns, cover, self.bounds)
 
     def cost(self, cell: Cell) -> Cost:
         """Return the cost of the row groups that are read, and of the rows that are kept of them."""
         file, rate = self._file(cell), rates()
         inside = cell_ranges([cell]) if self.cover is None else self.cover.clipped(cell.start, cell.stop)
         rows = min(float(self.rows_in(inside).sum()), file.rows)
-        read = min(file.rows, rows + 2 * len(inside) * ROW_GROUP)
+        # a row group of another writer may be a whole cell
+        read = min(file.rows, rows + 2 * len(inside) * ROW_GROUP) if self.store.has_digests else file.rows
         width = self._row_bytes(file)
         share = read / file.rows * width / max(_whole_row_bytes(self.store.schema, file), 1)
         # columns are read one after the other: the rows that are kept, and one column that is being decoded

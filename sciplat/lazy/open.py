@@ -1,11 +1,11 @@
-"""Opening catalogs: a store's manifest is read, and nothing else."""
+"""Opening catalogs: a store's manifest is read, or what another writer's catalog says of itself, and no rows."""
 
 import os
 from collections.abc import Mapping
 from typing import Any
 
-from sciplat.errors import ArgumentError
-from sciplat.io.catalog_store import open_catalog_store
+from sciplat.errors import ArgumentError, StoreNotFound
+from sciplat.io.foreign import open_any_catalog
 from sciplat.io.image_store import TABLE
 from sciplat.io.storage import open_storage
 from sciplat.lazy.catalog import Catalog
@@ -20,7 +20,10 @@ def open_catalog(
     version: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Catalog:
-    """Open a catalog store; only its manifest is read.
+    """Open a catalog: a store of sciplat, or a HATS catalog or collection that others made. No rows are read.
+
+    Of a collection the primary table is opened. Other writers' catalogs have no versions, and no digests that would
+    tell a damaged file; their positions are taken to be ICRS.
 
     Parameters
     ----------
@@ -32,18 +35,26 @@ def open_catalog(
     version : int, optional
         The newest by default.
     storage_options : Mapping, optional
-        For the file system of a remote URL.
+        For the file system of a remote URL; credentials are neither shown nor recorded.
 
     Raises
     ------
     StoreNotFound
         If there is no such store or version.
+    StoreCorrupt, InputError
+        If what stands there is damaged, or is no catalog that we read.
+    StorageError
+        If the storage does not answer, or refuses to.
     """
     storage = open_storage(url, storage_options)
-    if storage.names(f"{TABLE}/versions"):
-        raise ArgumentError(
-            f"{url} is an image store, not a catalog", hint="open_images(url); its table of images is a catalog"
-        )
-    catalog = Catalog.of_store(open_catalog_store(storage, version))
+    try:
+        store = open_any_catalog(storage, version)
+    except StoreNotFound:
+        if storage.names(f"{TABLE}/versions"):
+            raise ArgumentError(
+                f"{url} is an image store, not a catalog", hint="open_images(url); its table of images is a catalog"
+            ) from None
+        raise
+    catalog = Catalog.of_store(store)
     catalog = catalog if columns is None else catalog.select(*columns)
     return catalog if region is None else catalog.within(region)

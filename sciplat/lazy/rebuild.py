@@ -1,5 +1,6 @@
 """Plans from their records: the same operations on the same versions of the inputs."""
 
+from collections.abc import Callable
 from typing import Any
 
 from sciplat.errors import PlanChanged, SciplatError, StoreNotFound
@@ -45,27 +46,51 @@ def rebuild(plan: Record) -> Catalog:
 def _rebuilt(plan: Record) -> Catalog:
     op = plan["op"]
     if op == "scan":
-        catalog = open_catalog(plan["url"], version=plan["version"])
+        catalog = open_catalog(plan["url"], version=plan["version"] or None)
         _check_digest(plan, catalog.store.digest if catalog.store else "")
         return catalog.select(*plan["columns"]) if plan["columns"] != catalog.columns else catalog
     if op == "photometry":
         return _photometry(plan)
-    inner = rebuild(plan["inner"])
-    if op == "within":
-        return inner.within(parse_region(plan["region"]))
-    if op == "select":
-        return inner.select(*plan["columns"])
-    if op == "nest":
-        return inner.nest(plan["by"], plan["columns"], name=plan["name"])
-    if op == "map":
-        return inner.map(
-            load_function(plan["step"]),
-            schema=parse_schema(plan["arrow_schema"]),
-            reach=None if plan["reach"] is None else f"{plan['reach']!r} deg",
-            timeout=plan["timeout"],
-            memory=plan["memory"],
+    if op == "ingest":
+        raise PlanChanged("the store was ingested: its plan is not repeated", hint="call ingest_catalog again")
+    if op not in _OPERATIONS:
+        raise PlanChanged(f"this sciplat knows no operation {op!r}", hint="the version that made the record does")
+    return _OPERATIONS[op](rebuild(plan["inner"]), plan)
+
+
+def _map(inner: Catalog, plan: Record) -> Catalog:
+    return inner.map(
+        load_function(plan["step"]),
+        schema=parse_schema(plan["arrow_schema"]),
+        reach=None if plan["reach"] is None else f"{plan['reach']!r} deg",
+        timeout=plan["timeout"],
+        memory=plan["memory"],
+    )
+
+
+def _join(inner: Catalog, plan: Record) -> Catalog:
+    if "table" in plan:
+        raise PlanChanged(
+            "the plan joins a table in memory, which its record does not hold",
+            found=f"{plan['table']['rows']:,} rows of {', '.join(plan['table']['columns'])}",
+            hint="give the plan as Python, with the same table",
         )
-    raise PlanChanged(f"this sciplat knows no operation {op!r}", hint="the version that made the record does")
+    on = [(mine, its) for mine, its in plan["on"]]
+    reach = f"{plan['reach']!r} deg"
+    return inner.join(rebuild(plan["other"]), on=on, how=plan["how"], suffix=plan["suffix"], reach=reach)
+
+
+_OPERATIONS: dict[str, Callable[[Catalog, Record], Catalog]] = {
+    "within": lambda inner, plan: inner.within(parse_region(plan["region"])),
+    "select": lambda inner, plan: inner.select(*plan["columns"]),
+    "where": lambda inner, plan: inner.where(plan["expression"]),
+    "with_columns": lambda inner, plan: inner.with_columns(**dict(plan["computed"])),
+    "nest": lambda inner, plan: inner.nest(plan["by"], plan["columns"], name=plan["name"]),
+    "sample": lambda inner, plan: inner.sample(plan["fraction"], seed=plan["seed"]),
+    "concat": lambda inner, plan: inner.concat(rebuild(plan["other"])),
+    "map": _map,
+    "join": _join,
+}
 
 
 def _photometry(plan: Record) -> Catalog:

@@ -138,7 +138,8 @@ def _copied(node: Any, plan: Record, tasks: list[Any], folder: Path) -> Record:
     if "step" in plan:
         _copy_module(plan["step"]["import"], folder)
         plan = plan | {"timeout": None, "memory": None}  # a debugger needs the function in its own process
-    return plan | {"inner": _copied(node.inner, plan["inner"], tasks, folder)}
+    inputs = {name: getattr(node, name) for name in ("inner", "other") if name in plan}
+    return plan | {name: _copied(inner, plan[name], tasks, folder) for name, inner in inputs.items()}
 
 
 def _copy_catalog(store: CatalogStore, scans: list[ScanTask], place: Path) -> Record:

@@ -2,7 +2,7 @@
 
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sciplat.errors import ArgumentError, PlanChanged, SciplatError, StoreExists
 from sciplat.io.catalog_store import CatalogStore, point_to_newest
@@ -10,7 +10,7 @@ from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.provenance import Input, provenance_document, recorded_plan
 from sciplat.io.publish import read_manifest, version_numbers
 from sciplat.io.staging import Staging, staging_areas
-from sciplat.io.storage import Storage, open_storage
+from sciplat.io.storage import Storage
 from sciplat.lazy.fingerprint import Record, differences, fingerprint
 from sciplat.lazy.node import Node
 from sciplat.tasks.log import now, read_logs
@@ -19,46 +19,50 @@ from sciplat.tasks.quote import write_cost
 from sciplat.tasks.retry import OnError
 from sciplat.tasks.run import Run
 from sciplat.tasks.workers import open_workers
-from sciplat.tasks.write import is_complete, is_same_plan, write_catalog
-
-if TYPE_CHECKING:
-    import os
+from sciplat.tasks.write import MakeProvenance, is_complete, is_same_plan, write_catalog
 
 
-def write_plan(
-    node: Node, url: "str | os.PathLike[str]", *, replace: bool, on_error: OnError, restart: bool
-) -> CatalogStore:
+def write_plan(node: Node, storage: Storage, *, replace: bool, on_error: OnError, restart: bool) -> CatalogStore:
     """Run a plan and publish its rows as a catalog store; see `Catalog.write`."""
     if on_error not in ("raise", "quarantine"):
         raise ArgumentError(f"on_error={on_error!r} is unknown", hint='"raise" or "quarantine"')
-    storage, plan = open_storage(url), node.describe()
+    plan = node.describe()
     staging = Staging(storage, fingerprint(plan))
     finished = None if replace else _finished(storage, staging.fingerprint, plan)
     if finished is not None and is_complete(finished.manifest):
-        return _tidied(finished, staging)
+        return tidied(finished, staging)
     inputs = _inputs(plan)
     cited = sorted({each.citation for each in inputs if each.citation})
-    properties = node.properties | {"citations": cited}
+    own = {name: value for name, value in node.properties.items() if name != "report"}  # that is of the input
+    properties = own | {"citations": cited}
     try:
         writer = CatalogWriter.begin(storage, properties, replace=replace or finished is not None)
     except StoreExists:
         if replace or not version_numbers(storage):
             raise
         # another process has published since: the same plan, or what the error is to name
-        return write_plan(node, url, replace=replace, on_error=on_error, restart=restart)
-    if (published := _published_by_killed(writer, staging)) is not None:
-        return _tidied(published, staging)
-    _check_unfinished(staging, plan, restart=restart)
+        return write_plan(node, storage, replace=replace, on_error=on_error, restart=restart)
+    if (published := published_by_killed(staging)) is not None:
+        return tidied(published, staging)
+    check_unfinished(staging, plan, restart=restart)
     what, workers = plan["op"], open_workers()
     work = plan_work(node.cells, lambda cell: write_cost(node.cost(cell)), limit=workers.memory(), what=what)
     run: Run[int] = Run(what, work, node.task, workers, on_error)
+    store = write_catalog(run, node.schema, writer, staging, plan, provenance_maker(staging, plan, inputs))
+    with suppress(OSError, SciplatError):  # the result is there, whatever else lies beside it
+        drop_idle(storage)
+    return store
+
+
+def provenance_maker(staging: Staging, plan: Record, inputs: list[Input]) -> MakeProvenance:
+    """Return what makes the provenance of a plan that begins now."""
     began = now()
 
-    def provenance(report: dict[str, Any], digest: str) -> bytes:
+    def provenance(report: dict[str, Any], digest: str, rows: int) -> bytes:
         document = provenance_document(
-            name=storage.url,
+            name=staging.storage.url,
             digest=digest,
-            rows=report["rows"],
+            rows=rows,
             plan=plan,
             fingerprint=staging.fingerprint,
             inputs=inputs,
@@ -68,28 +72,26 @@ def write_plan(
         )
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
-    store = write_catalog(run, node.schema, writer, staging, plan, provenance)
-    with suppress(OSError, SciplatError):  # the result is there, whatever else lies beside it
-        _drop_idle(storage)
-    return store
+    return provenance
 
 
-def _published_by_killed(writer: CatalogWriter, staging: Staging) -> CatalogStore | None:
+def published_by_killed(staging: Staging) -> CatalogStore | None:
     """Return the newest version if a run of this plan made it and was stopped before it had cleared up, else None."""
-    newest = writer.parent
+    storage = staging.storage
+    newest = read_manifest(storage) if version_numbers(storage) else None
     if newest is None or newest.write_id not in staging.writers or not is_same_plan(newest, staging.fingerprint):
         return None
-    return CatalogStore(writer.storage, newest) if is_complete(newest) else None
+    return CatalogStore(storage, newest) if is_complete(newest) else None
 
 
-def _tidied(store: CatalogStore, staging: Staging) -> CatalogStore:
+def tidied(store: CatalogStore, staging: Staging) -> CatalogStore:
     """Complete what a run that was killed after its version was visible has left undone."""
     point_to_newest(store.storage)
     staging.remove()
     return store
 
 
-def _drop_idle(storage: Storage) -> None:
+def drop_idle(storage: Storage) -> None:
     """Remove what plans left that failed before any cell was done; others may be at work."""
     over = {log[0].get("write_id") for log in read_logs(storage) if log[-1]["event"] == "stopped"}
     for area in staging_areas(storage):
@@ -120,7 +122,7 @@ def _finished(storage: Storage, mark: str, plan: Record) -> CatalogStore | None:
     )
 
 
-def _check_unfinished(staging: Staging, plan: Record, *, restart: bool) -> None:
+def check_unfinished(staging: Staging, plan: Record, *, restart: bool) -> None:
     """Refuse to mix a plan with cells that an unfinished run of another one has done, or remove them.
 
     Raises
@@ -143,7 +145,7 @@ def _check_unfinished(staging: Staging, plan: Record, *, restart: bool) -> None:
 def _inputs(plan: Record) -> list[Input]:
     """Return the stores that a plan reads."""
     inputs = []
-    for key in ("images", "catalog", "inner"):
+    for key in ("images", "catalog", "inner", "other"):
         part = plan.get(key)
         if isinstance(part, dict):
             inputs += [_input(part, "images")] if key == "images" else _inputs(part)

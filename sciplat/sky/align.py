@@ -36,6 +36,32 @@ def common_ranges(left: Ranges, right: Ranges) -> Ranges:
     return np.stack([np.maximum(left[i, 0], right[j, 0]), np.minimum(left[i, 1], right[j, 1])], axis=1)
 
 
+def joined_cells(left: list[Cell], right: list[Cell]) -> list[Cell]:
+    """Return cells that cover both sides, each a part of at most one cell of either.
+
+    Where a cell of one side holds finer ones of the other, these are taken, and of the coarse one what remains.
+
+    Parameters
+    ----------
+    left, right : list of Cell
+        Those of one side are disjoint.
+
+    Returns
+    -------
+    list of Cell
+        Disjoint, in the order of the sky.
+    """
+    cells = sorted({*left, *right}, key=lambda cell: (cell.start, cell.order))
+    ranges = cell_ranges(cells)
+    # a cell that holds finer ones is followed by the first of them
+    is_coarse = np.append(ranges[1:, 0] < ranges[:-1, 1], False)[: len(cells)]
+    taken = ranges[~is_coarse]
+    gaps = np.stack([np.append(0, taken[:, 1]), np.append(taken[:, 0], Cell(0, 11).stop)], axis=1)
+    remains = common_ranges(gaps[gaps[:, 0] < gaps[:, 1]], Coverage.from_ranges(ranges).ranges)
+    finest = [cell for cell, coarse in zip(cells, is_coarse.tolist(), strict=True) if not coarse]
+    return sorted([*finest, *Coverage.from_ranges(remains).cells], key=lambda cell: cell.start)
+
+
 def common_cells(cells: list[Cell], coverage: Coverage, order: int) -> list[tuple[Cell, int]]:
     """Return the parts of `cells` that may touch `coverage`, none coarser than `order`.
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sciplat.config import settings
 from sciplat.errors import PositionError, RegionError
 
 MAX_ORDER = 29
+_MANY_POSITIONS = 100_000
 _SKY_DEG2 = 41252.96124941927
 
 
@@ -109,7 +111,9 @@ def healpix_29(ra: ArrayLike, dec: ArrayLike) -> NDArray[np.int64]:
             found=f"ra {lon[first]}, dec {lat[first]} in row {first}",
             hint="remove the rows, or ingest with bad='skip'",
         )
-    cells = lonlat_to_healpix(Longitude(lon, u.deg), Latitude(lat, u.deg), np.uint8(MAX_ORDER), num_threads=1)
+    # the library holds Python's lock: threads of its own are the only way to use more than one core
+    threads = settings().threads if lon.size > _MANY_POSITIONS else 1
+    cells = lonlat_to_healpix(Longitude(lon, u.deg), Latitude(lat, u.deg), np.uint8(MAX_ORDER), num_threads=threads)
     return np.asarray(cells).astype(np.int64)
 
 

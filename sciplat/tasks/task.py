@@ -1,7 +1,7 @@
 """Tasks: a step bound to one cell and to what it must read. They travel to workers, so they hold no open files."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -40,6 +40,8 @@ class ScanTask:
     columns : tuple of str
     cover : Coverage, optional
         Rows outside may be left out, and row groups outside are not read.
+    bounds : tuple of (str, (low, high))
+        Columns with inclusive intervals, None where they are open: row groups without a row inside are not read.
     """
 
     storage: Storage
@@ -47,11 +49,13 @@ class ScanTask:
     cell: Cell
     columns: tuple[str, ...]
     cover: Coverage | None = None
+    bounds: tuple[tuple[str, tuple[Any, Any]], ...] = ()
 
     def run(self) -> pa.Table:
         """Read the rows."""
         cover = Coverage.from_cells([self.cell]) if self.cover is None else self.cover
-        return read_cell(self.storage, self.file, self.columns, cover.clipped(self.cell.start, self.cell.stop))
+        ranges = cover.clipped(self.cell.start, self.cell.stop)
+        return read_cell(self.storage, self.file, self.columns, ranges, dict(self.bounds))
 
 
 @dataclass(frozen=True)

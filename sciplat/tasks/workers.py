@@ -16,7 +16,7 @@ from sciplat.tasks.progress import Progress
 _LOOK = 0.05  # seconds between two looks at what is to end
 _QUIET = 4  # looks that find nothing
 _USABLE = 0.8  # of a worker's memory: above it Dask pauses the worker
-_WARM = 350_000_000  # bytes of a process that has imported and compiled what photometry needs
+WARM = 350_000_000  # bytes of a process that has imported and compiled what photometry needs
 _settled = False  # whether this process has begun to work
 _NOTICE = 0.5  # seconds in which a nanny notices that its worker has started
 _RECOUNT = 2.0  # seconds for which a count of threads stands
@@ -272,7 +272,7 @@ def look_at_workers() -> tuple[int, int | None, bool]:
 
 
 def _local_share() -> int:
-    return max(settings().memory - max(resident_memory(), _WARM), 0) // settings().threads
+    return max(settings().memory - max(resident_memory(), WARM), 0) // settings().threads
 
 
 def _cluster_share(client: Any, resident: dict[str, int] | None = None) -> int | None:
@@ -283,7 +283,7 @@ def _cluster_share(client: Any, resident: dict[str, int] | None = None) -> int |
     known = resident or {}
     infos = client.scheduler_info(n_workers=-1)["workers"]
     shares = [
-        (_USABLE * info["memory_limit"] - max(known.get(address, info["metrics"].get("memory", 0)), _WARM))
+        (_USABLE * info["memory_limit"] - max(known.get(address, info["metrics"].get("memory", 0)), WARM))
         / info["nthreads"]
         for address, info in infos.items()
         if info["memory_limit"]

@@ -26,7 +26,7 @@ from sciplat.tasks.run import Run
 from sciplat.tasks.task import Task
 from sciplat.tasks.workers import LocalThreads
 
-MakeProvenance = Callable[[dict[str, Any], str], bytes]  # of a report and the digest of the rows
+MakeProvenance = Callable[[dict[str, Any], str, int], bytes]  # of a report, the digest of the rows, and how many
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def write_catalog(
     SciplatError
         What ended the run. The cells that were done stay in the staging area.
     """
-    log = run.log = RunLog(staging.storage, staging.log_path(writer.write_id))
+    log = run.log = run.log or RunLog(staging.storage, staging.log_path(writer.write_id))
     try:
         staging.begin(plan)
         left = _left(run.work, staging.done())
@@ -140,13 +140,18 @@ def _new_version(
     done = staging.done()
     _check_complete(run, done, staging)
     _check_rows(run, done, staging)
-    reports = staging.link(writer.folder, done)
-    report = _report(run, done)
+    report = _report(run, done) | writer.properties.get("report", {})
     log.event("finished", **run.standing())
-    digest = rows_digest(writer.folder, [file for each in reports for file in each.files])
-    contents = {PROVENANCE: provenance(report, digest), LOG: log.content}
-    properties = writer.properties | {"report": report, "fingerprint": staging.fingerprint}
-    return replace(writer, properties=properties).publish(schema, reports, extra=tuple(_extra(writer, contents)))
+    writer = replace(writer, properties=writer.properties | {"report": report, "fingerprint": staging.fingerprint})
+    while True:
+        reports = [*staging.link(writer.folder, done), *writer.link_kept()]
+        files = [file for each in reports for file in each.files]
+        told = provenance(report, rows_digest(writer.folder, files), sum(file.rows for file in files))
+        contents = {PROVENANCE: told, LOG: log.content}
+        try:
+            return writer.publish(schema, reports, extra=tuple(_extra(writer, contents)))
+        except ConflictError:  # a writer of other cells may have been first
+            writer = writer.rebased()
 
 
 def _report(run: Run[int], done: DoneCells) -> dict[str, Any]:

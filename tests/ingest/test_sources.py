@@ -1,6 +1,9 @@
 """Foreign tables of every kind, and every way in which one can be broken."""
 
 import gzip
+import json
+import os
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -9,12 +12,32 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 from astropy.table import Column, MaskedColumn, Table
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sciplat.errors import ArgumentError, InputError, InputNotFound
-from sciplat.ingest.sources import read_sources
+from sciplat.ingest.sources import open_sources
 
 ROWS = {"id": [1, 2, 3], "ra": [10.5, 20.5, 30.5], "dec": [-1.5, 0.5, 1.5]}
 TEXT = b"id,ra,dec\n1,10.5,-1.5\n2,20.5,0.5\n3,30.5,1.5\n"
+
+
+CHUNK = 1 << 20
+
+
+def read_sources(sources, chunk=CHUNK):
+    """Return all rows; what is read must be what was promised."""
+    found = open_sources(sources, chunk=chunk)
+    json.dumps(found.records)
+    assert len({part.key for part in found.parts}) == len(found.parts)
+    tables = []
+    for part in found.parts:
+        for table in pickle.loads(pickle.dumps(part)).read():
+            assert table.schema.equals(found.schema, check_metadata=True)
+            assert table.nbytes <= chunk or table.num_rows == 1
+            assert table.num_rows > 0
+            tables.append(table)
+    return pa.concat_tables([found.schema.empty_table(), *tables])
 
 
 def write(path, content):
@@ -32,6 +55,18 @@ def parquet(path, **columns):
     return path
 
 
+def votable(path):
+    Table(ROWS).write(path, format="votable", tabledata_format="tabledata")
+    return path
+
+
+def arrow(path, kind, table=None):
+    table = pa.table(ROWS) if table is None else table
+    with kind(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    return path
+
+
 @pytest.fixture
 def same(tmp_path):
     """The same rows in every format, one file each."""
@@ -42,6 +77,13 @@ def same(tmp_path):
         write(tmp_path / "d.tsv", TEXT.replace(b",", b"\t")),
         written(Table(ROWS), tmp_path / "e.fits"),
         written(Table(ROWS), tmp_path / "f.fits.gz"),
+        write(tmp_path / "g.tsv.zst", pa.compress(TEXT.replace(b",", b"\t"), "zstd", asbytes=True)),
+        written(Table(ROWS), tmp_path / "h.ecsv"),
+        write(tmp_path / "i.ecsv.gz", gzip.compress((tmp_path / "h.ecsv").read_bytes())),
+        votable(tmp_path / "j.vot"),
+        write(tmp_path / "k.xml.gz", gzip.compress((tmp_path / "j.vot").read_bytes())),
+        arrow(tmp_path / "l.arrow", pa.ipc.new_file),
+        arrow(tmp_path / "m.ipc", pa.ipc.new_stream),
     ]
 
 
@@ -54,6 +96,7 @@ def test_files_folders_patterns_tables_and_generators(same, tmp_path):
     folder = tmp_path
     write(folder / "._a.parquet", b"what macOS leaves on foreign disks")
     write(folder / "notes.txt", b"")
+    (folder / ".hidden.csv").write_bytes(TEXT)
     assert read_sources(folder).num_rows == 3 * len(same)
     assert read_sources(str(folder)).num_rows == 3 * len(same)
     assert read_sources(f"{folder}/*.csv").num_rows == 3
@@ -98,6 +141,12 @@ def cut(path, end):
     return write(path, path.read_bytes()[:end])
 
 
+def replaced(path, old, new):
+    content = path.read_bytes()
+    assert old in content
+    return write(path, content.replace(old, new))
+
+
 BROKEN = {
     "parquet cut": lambda d: cut(parquet(d / "x.parquet"), -50),
     "parquet empty": lambda d: write(d / "x.parquet", b""),
@@ -119,6 +168,22 @@ BROKEN = {
     ),
     "fits image": lambda d: (fits.PrimaryHDU(np.ones((3, 3))).writeto(d / "x.fits"), d / "x.fits")[1],
     "fits complex": lambda d: written(Table({"c": [1j]}), d / "x.fits"),
+    "csv web page": lambda d: write(d / "x.csv", b"\n<!DOCTYPE html><html><body>404, not found</body></html>"),
+    "csv latin": lambda d: write(d / "x.csv", b"name,dec\nG\xf6del,1\n"),
+    "csv zstd cut": lambda d: write(d / "x.csv.zst", pa.compress(TEXT * 1000, "zstd", asbytes=True)[:-9]),
+    "csv quote": lambda d: write(d / "x.csv", b'a,b\n1,"x\n2,y\n'),
+    "csv line break": lambda d: write(d / "x.csv", b'a,b\n1,"x\ny"\n'),
+    "csv cr": lambda d: write(d / "x.csv", b"a,b\r1,2\r"),
+    "ecsv without header": lambda d: write(d / "x.ecsv", b"a b\n1 2\n"),
+    "ecsv type": lambda d: written(Table({"a": [1j]}), d / "x.ecsv"),
+    "ecsv value": lambda d: (replaced(written(Table(ROWS), d / "x.ecsv"), b"20.5", b"twenty"), d / "x.ecsv")[1],
+    "arrow cut": lambda d: cut(arrow(d / "x.arrow", pa.ipc.new_file), -30),
+    "arrow stream cut": lambda d: cut(arrow(d / "x.arrow", pa.ipc.new_stream), -90),
+    "arrow empty": lambda d: write(d / "x.feather", b""),
+    "feather of old": lambda d: write(d / "x.feather", b"FEA1" + bytes(100)),
+    "votable web page": lambda d: write(d / "x.vot", b"<!DOCTYPE html><html></html>"),
+    "votable cut": lambda d: cut(votable(d / "x.vot"), -100),
+    "votable empty": lambda d: write(d / "x.vot", b""),
     "unknown kind": lambda d: write(d / "x.txt", TEXT),
 }
 
@@ -137,7 +202,7 @@ def test_a_broken_table_is_one_clear_error(tmp_path, make):
 @pytest.mark.parametrize("seed", range(3))
 def test_bytes_that_are_no_table(tmp_path, seed):
     noise = np.random.default_rng(seed).bytes(6000)
-    for suffix in ("parquet", "csv", "fits", "tsv.gz"):
+    for suffix in ("parquet", "csv", "fits", "tsv.gz", "ecsv", "vot", "arrow", "csv.zst", "fits.gz"):
         with pytest.raises(InputError) as refused:
             read_sources(write(tmp_path / f"x.{suffix}", noise))
         assert refused.value.found.isprintable()
@@ -153,11 +218,11 @@ def test_nothing_to_read(tmp_path, make):
     assert missing.value.hint
 
 
-@pytest.mark.parametrize("source", [5, None, [5], ROWS, pd.DataFrame(ROWS), Table(ROWS), b"x.csv"], ids=type)
+@pytest.mark.parametrize("source", [5, None, [5], ROWS, pd.Series([1.0]), b"x.csv"], ids=type)
 def test_what_is_no_source(source):
     with pytest.raises(ArgumentError, match="sources are files") as refused:
-        read_sources(source)
-    assert refused.value.found in {"int", "NoneType", "dict", "DataFrame", "Table", "bytes"}
+        open_sources(source, chunk=CHUNK)
+    assert refused.value.found in {"int", "float", "NoneType", "dict", "Series", "bytes"}
 
 
 def test_tables_that_do_not_fit_together(tmp_path):
@@ -172,3 +237,109 @@ def test_tables_that_do_not_fit_together(tmp_path):
     with pytest.raises(InputError, match="another unit"):
         read_sources([degree, radian])
     assert read_sources([degree, base]).num_rows == 6
+
+
+def test_types_are_promoted_over_files():
+    kinds = [pa.int32(), pa.int64(), pa.float32(), pa.null(), pa.float64()]
+    tables = [pa.table({"x": pa.array([None], kind)}) for kind in kinds]
+    assert open_sources(tables[:2], chunk=CHUNK).schema.field("x").type == pa.int64()
+    assert open_sources(tables, chunk=CHUNK).schema.field("x").type == pa.float64()
+    assert open_sources(tables[3:4], chunk=CHUNK).schema.field("x").type == pa.null()
+    words = pa.array(["a", None, "a"])
+    kinds = [words.dictionary_encode(), words.cast(pa.large_string()), words.cast(pa.string_view()), words]
+    assert read_sources([pa.table({"x": array}) for array in kinds])["x"].to_pylist() == words.to_pylist() * 4
+
+
+def test_text_takes_the_types_that_others_state(tmp_path):
+    text = write(tmp_path / "x.csv", b"id,x\n007,1\n")
+    other = pa.table({"id": ["a"], "x": pa.array([0.5], pa.float32())})
+    assert read_sources([text, other]).to_pydict() == {"id": ["007", "a"], "x": [1.0, 0.5]}
+    words = write(tmp_path / "y.csv", b"id,x\n8a,2.5\n")
+    assert read_sources([text, words]).to_pydict() == {"id": ["007", "8a"], "x": [1.0, 2.5]}
+    with pytest.raises(InputError, match="types that do not fit"):
+        read_sources([words, pa.table({"id": [1], "x": [1.0]})])
+    header = write(tmp_path / "z.csv", b"id,x\n")
+    assert read_sources([header, pa.table({"id": [[1, 2]], "x": [None]})])["id"].to_pylist() == [[1, 2]]
+
+
+def test_a_whole_number_that_a_float_cannot_hold_is_an_error_that_names_its_source():
+    tables = [pa.table({"x": [0.5]}), pa.table({"x": [2**53 + 1]})]
+    with pytest.raises(InputError, match="table 2 in memory cannot be read"):
+        read_sources(tables)
+
+
+def test_units_may_be_written_in_several_ways():
+    tables = [pa.table([[1.0]], pa.schema([pa.field("v", pa.float64(), metadata={"unit": unit})]))
+              for unit in ("km/s", "", "km s-1")]  # fmt: skip
+    assert read_sources(tables).schema.field("v").metadata == {b"unit": b"km/s"}
+    other = pa.table([[1.0]], pa.schema([pa.field("v", pa.float64(), metadata={"unit": "m/s"})]))
+    with pytest.raises(InputError, match="table 4 in memory has another unit than table 1 in memory"):
+        read_sources([*tables, other])
+
+
+def test_only_what_describes_a_column_is_kept_of_the_metadata_and_no_earlier_index():
+    about = {"unit": "deg", "ucd": "pos.eq.ra", "description": "J2000", "PARQUET:field_id": "1"}
+    fields = [pa.field("_healpix_29", pa.int64()), pa.field("ra", pa.float64(), nullable=False, metadata=about)]
+    found = open_sources(pa.table([[1], [2.0]], pa.schema(fields, {"pandas": "{}"})), chunk=CHUNK)
+    assert found.schema.names == ["ra"]
+    assert found.schema.field("ra").metadata == {b"unit": b"deg", b"ucd": b"pos.eq.ra", b"description": b"J2000"}
+    assert found.schema.metadata is None
+
+
+def test_records_tell_one_input_from_another(tmp_path):
+    path = write(tmp_path / "x.csv", TEXT)
+    first = open_sources([path, pa.table(ROWS)], chunk=CHUNK).records
+    chunked = pa.concat_tables([pa.table(ROWS).slice(k, 1) for k in range(3)])
+    assert open_sources([path, chunked], chunk=100).records == first
+    assert set(first[0]) == {"path", "size", "mtime_ns"}
+    assert (first[1]["table"], first[1]["rows"]) == (2, 3)
+    os.utime(path, ns=(1, 1))
+    changed = open_sources([path, pa.table(ROWS | {"id": [1, 2, 4]})], chunk=CHUNK).records
+    assert first[0] != changed[0]
+    assert first[1] != changed[1]
+
+
+def test_keys_are_the_same_every_time_and_differ_for_a_file_given_twice(same):
+    keys = [[part.key for part in open_sources([*same, *same], chunk=40).parts] for _ in range(2)]
+    assert keys[0] == keys[1]
+    assert len(set(keys[0])) == len(keys[0])
+
+
+def test_a_file_that_goes_away_is_named(same):
+    for path in same:
+        part = open_sources(path, chunk=CHUNK).parts[0]
+        path.unlink()
+        with pytest.raises(InputNotFound, match=path.name):
+            list(part.read())
+
+
+def test_a_recursive_pattern_reads_folders_of_a_partitioned_table(tmp_path):
+    for year in (2020, 2021):
+        (tmp_path / f"year={year}").mkdir()
+        parquet(tmp_path / f"year={year}" / "x.parquet", year=[1, 1, 1])
+    table = read_sources(tmp_path / "**" / "*.parquet")
+    assert table.num_rows == 6
+    assert set(table["year"].to_pylist()) == {1}
+
+
+NUMBERS = st.one_of(st.none(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False))
+COLUMNS = st.lists(st.tuples(NUMBERS, st.text("ab \"',é", max_size=8)), min_size=1, max_size=60)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=COLUMNS, chunk=st.integers(1, 3000), groups=st.integers(1, 20))
+def test_the_rows_do_not_depend_on_the_chunk(tmp_path, rows, chunk, groups):
+    numbers = [None if number is None else float(number) for number, _ in rows]
+    table = pa.table({"x": pa.array(numbers, pa.float64()), "t": [f"t{text}." for _, text in rows]})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=groups)
+    with (tmp_path / "b.csv").open("w") as file:
+        file.write("x,t\n")
+        file.writelines(f'{"" if x is None else repr(x)},"t{t.replace(chr(34), chr(34) * 2)}."\n'
+                        for x, (_, t) in zip(numbers, rows, strict=True))  # fmt: skip
+    plain = Table({"x": MaskedColumn([x or 0.0 for x in numbers], mask=[x is None for x in numbers]),
+                   "t": table["t"].to_pylist()})  # fmt: skip
+    plain.write(tmp_path / "c.vot", format="votable", tabledata_format="tabledata", overwrite=True)
+    arrow(tmp_path / "d.arrow", pa.ipc.new_file, table)
+    for name in ("a.parquet", "b.csv", "c.vot", "d.arrow"):
+        found = read_sources([tmp_path / name, table], chunk)
+        assert found.to_pydict() == {key: values * 2 for key, values in table.to_pydict().items()}, name

@@ -82,21 +82,96 @@ def test_ranges_choose_exactly_their_rows(tmp_path_factory, cells):
     assert found["source_id"].to_pylist() == np.flatnonzero(wanted).tolist()
 
 
-def test_row_groups_outside_are_not_read(monkeypatch, tmp_path):
-    monkeypatch.setattr("sciplat.io.catalog_writer.ROW_GROUP", 100)
-    store = write(LocalStorage(tmp_path / "cat"), table(), rows_per_cell=10**6)
-    entry = store.entries[0]
-    opened = []
-    reader = catalog_store.pq.ParquetFile.read_row_groups
-    monkeypatch.setattr(
-        catalog_store.pq.ParquetFile,
-        "read_row_groups",
-        lambda self, groups, **kw: (opened.extend(groups), reader(self, groups, **kw))[1],
-    )
-    index = read_cell(store.storage, entry.file)["_healpix_29"].to_numpy()
-    opened.clear()
-    rows = read_cell(store.storage, entry.file, None, np.array([[index[50], index[50] + 1]]))
-    assert (rows.num_rows, set(opened)) == (1, {0})
+def groups_read(monkeypatch, storage, entry, **asked):
+    """Return the row groups of a file that are read, and the rows."""
+    opened, reader = set(), catalog_store.pq.ParquetFile.read_row_groups
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            catalog_store.pq.ParquetFile,
+            "read_row_groups",
+            lambda self, groups, **kw: (opened.update(groups), reader(self, groups, **kw))[1],
+        )
+        return opened, read_cell(storage, entry, **asked)
+
+
+@pytest.fixture
+def in_groups(tmp_path):
+    """Return a storage and its file of five row groups of ten rows with columns that tell them apart."""
+    values = np.repeat(np.arange(5), 10)
+    columns = {
+        "_healpix_29": np.arange(50),
+        "number": pa.array(values),
+        "real": pa.array([*(values[:40] + 0.5), *[None] * 10]),
+        "holes": pa.array(np.where(np.arange(50) % 10 == 3, np.nan, values)),
+        "nan": pa.array([*[np.nan] * 20, *values[20:].astype(float)]),
+        "text": pa.array([f"{'abcde'[value]}{'x' * 3}" for value in values]),
+        "truth": pa.array(values > 2),
+        "lists": pa.array([[value] for value in values]),
+    }
+    sink = pa.BufferOutputStream()
+    catalog_store.pq.write_table(pa.table(columns), sink, row_group_size=10)
+    data = sink.getvalue().to_pybytes()
+    storage = LocalStorage(tmp_path)
+    storage.write("f.parquet", data)
+    return storage, file_entry("f.parquet", data, rows=50, footer=int.from_bytes(data[-8:-4], "little"))
+
+
+def test_row_groups_outside_are_not_read(monkeypatch, in_groups):
+    opened, rows = groups_read(monkeypatch, *in_groups, ranges=np.array([[5, 6], [29, 31]]))
+    assert (opened, rows["number"].to_pylist()) == ({0, 2, 3}, [0, 2, 3])
+    opened, rows = groups_read(monkeypatch, *in_groups, ranges=np.array([[50, 60]]))
+    assert (opened, rows.num_rows) == (set(), 0)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "groups"),
+    [
+        ({"number": (2, 3)}, {2, 3}),
+        ({"number": (None, 0)}, {0}),
+        ({"number": (1.5, None)}, {2, 3, 4}),
+        ({"number": (9, None)}, set()),
+        ({"number": (3, 1)}, set()),
+        ({"number": (None, None)}, {0, 1, 2, 3, 4}),
+        ({"number": (1, 3), "real": (3.5, None)}, {3}),
+        ({"real": (None, 1.5)}, {0, 1}),
+        ({"real": (None, 100)}, {0, 1, 2, 3}),
+        ({"holes": (4, 4)}, {4}),
+        ({"nan": (3, 3)}, {0, 1, 3}),
+        ({"number": (np.nan, None)}, {0, 1, 2, 3, 4}),
+        ({"number": (np.int64(2), np.float32(2))}, {2}),
+        ({"text": ("bb", "d")}, {1, 2}),
+        ({"text": ("bxxxy", None)}, {1, 2, 3, 4}),
+        ({"text": (None, "bxxx")}, {0, 1}),
+        ({"number": ("a", "b")}, {0, 1, 2, 3, 4}),
+        ({"text": (1, 2)}, {0, 1, 2, 3, 4}),
+        ({"truth": (True, None)}, {3, 4}),
+        ({"lists": (3, 3)}, {0, 1, 2, 3, 4}),
+        ({"not there": (3, 3)}, {0, 1, 2, 3, 4}),
+    ],
+)
+def test_only_row_groups_within_the_bounds_are_read(monkeypatch, in_groups, bounds, groups):
+    opened, rows = groups_read(monkeypatch, *in_groups, bounds=bounds)
+    assert opened == groups
+    assert sorted(set(rows["number"].to_pylist())) == sorted(groups)
+
+
+def test_bounds_and_ranges_meet(monkeypatch, in_groups):
+    ranges = np.array([[15, 35]])
+    opened, rows = groups_read(monkeypatch, *in_groups, columns=["real"], ranges=ranges, bounds={"number": (3, 9)})
+    assert (opened, rows["real"].to_pylist()) == ({3}, [3.5] * 5)
+    opened, rows = groups_read(monkeypatch, *in_groups, ranges=ranges, bounds={"number": (4, 9)})
+    assert (opened, rows.num_rows, rows.schema.names[:2]) == (set(), 0, ["_healpix_29", "number"])
+
+
+def test_a_large_read_gives_what_a_small_one_gives(monkeypatch, store):
+    entry, index = store.entries[3], read_cell(store.storage, store.entries[3].file)["_healpix_29"].to_numpy()
+    ranges = np.array([[index[5], index[-5]]])
+    asked = [{}, {"ranges": ranges}, {"ranges": ranges, "columns": ["mag", "_healpix_29", "band"]}, {"columns": ["ra"]}]
+    small = [read_cell(store.storage, entry.file, **each) for each in asked]
+    monkeypatch.setattr("sciplat.io.parquet._SMALL", 0)
+    large = [read_cell(store.storage, entry.file, **each) for each in asked]
+    assert all(one.equals(other, check_metadata=True) for one, other in zip(small, large, strict=True))
+    assert small[1].num_rows == len(index) - 10
 
 
 def test_a_new_version_leaves_the_old_one(store):

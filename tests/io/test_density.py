@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sciplat.io import density
-from sciplat.io.catalog_writer import CellReport
+from sciplat.io.cell_report import CellReport
 from sciplat.io.density import encode_density, parse_density
 from sciplat.sky.cell import Cell, cell_ranges
 

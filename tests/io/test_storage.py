@@ -35,6 +35,19 @@ def test_create_makes_an_object_only_once(storage):
     assert storage.names("v") == ["1"]
 
 
+def test_a_changed_object_is_told_without_reading_it(storage):
+    assert storage.marks("v") == []
+    storage.write("v/1", b"first")
+    before = storage.marks("v")
+    assert len(before) == 1
+    assert storage.marks("v") == before
+    storage.write("v/1", b"other")
+    assert storage.marks("v") != before
+    assert storage.modified("v") >= storage.modified("v/1") > 1.7e9
+    with pytest.raises(FileNotFoundError):
+        storage.modified("w")
+
+
 def test_a_missing_object_is_a_file_not_found(storage):
     with pytest.raises(FileNotFoundError):
         storage.read("nothing")

@@ -114,3 +114,50 @@ def calibrated():
             assert [row[name] for name in names[2:]] == [None, None]
 
     return check
+
+
+def survey(n=2000, seed=4):
+    """Return positions with an identity, a magnitude with gaps, and a text, as a data frame."""
+    import pandas as pd
+
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "objid": np.arange(n),
+            "ra": rng.uniform(0, 360, n),
+            "dec": np.degrees(np.arcsin(rng.uniform(-1, 1, n))),
+            "mag": np.where(rng.uniform(size=n) < 0.1, np.nan, rng.normal(20, 1, n)),
+            "band": rng.choice(["g", "r"], n),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def by_hats_import(rival, tmp_path_factory):
+    """Return a function that lets hats-import make a catalog of `survey` and gives its folder."""
+    arguments = rival("hats_import.catalog.arguments")
+    pipeline = rival("hats_import.pipeline")
+    distributed = rival("distributed")
+    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None)
+
+    def make(name, **options):
+        folder = tmp_path_factory.mktemp(name)
+        survey().to_parquet(folder / "survey.parquet")
+        about = arguments.ImportArguments(
+            output_artifact_name=name,
+            output_path=folder,
+            input_file_list=[folder / "survey.parquet"],
+            file_reader="parquet",
+            ra_column="ra",
+            dec_column="dec",
+            pixel_threshold=100,
+            highest_healpix_order=4,
+            progress_bar=False,
+            **options,
+        )
+        with distributed.Client(cluster) as client:  # our own work must not find it
+            pipeline.pipeline_with_client(about, client)
+        return folder / name
+
+    yield make
+    cluster.close()

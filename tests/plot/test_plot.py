@@ -11,10 +11,12 @@ import pyarrow as pa
 import pytest
 from matplotlib.figure import Figure
 
+from sciplat.errors import ArgumentError
 from sciplat.plot.figure import band_styles
 from sciplat.plot.light_curve import LightCurve, light_curves
 from sciplat.plot.scatter import compare_fluxes
-from sciplat.plot.sky_map import sky_map
+from sciplat.plot.sky_map import healpix_map, sky_map
+from sciplat.sky.cell import healpix_29
 
 
 def png(figure: Figure) -> bytes:
@@ -75,6 +77,61 @@ def test_labels_near_the_rim_stay_inside_the_map() -> None:
         assert extent.x1 <= box.x1
 
 
+def raster(figure: Figure) -> np.ma.MaskedArray:
+    return figure.axes[0].images[0].get_array()
+
+
+@pytest.mark.parametrize("order", [0, 1, 4])
+def test_a_healpix_map_shows_each_pixel_where_it_is(order: int) -> None:
+    """The raster's dots, projected back by matplotlib, lie in the pixel whose value they show."""
+    figure = healpix_map(np.arange(12.0 * 4**order), title="numbers", label="number")
+    figure.draw_without_rendering()
+    axes, shown = figure.axes[0], raster(figure)
+    height, width = shown.shape
+    rng = np.random.default_rng(3)
+    rows, columns = rng.integers(0, height, 300), rng.integers(0, width, 300)
+    inside = ~np.ma.getmaskarray(shown)[rows, columns]
+    rows, columns = rows[inside], columns[inside]
+    dots = np.stack([(columns + 0.5) / width, (rows + 0.5) / height], axis=1)
+    lon, lat = np.degrees(axes.transData.inverted().transform(axes.transAxes.transform(dots))).T
+    index = healpix_29(-lon, lat) >> 2 * (29 - order)
+    # matplotlib inverts the projection by iteration: dots on the very border of a pixel may differ
+    assert np.mean(shown[rows, columns] == index) > 0.99
+    assert inside.mean() == pytest.approx(np.pi / 4, abs=0.08)
+
+
+def test_equal_areas_of_the_sky_are_equal_areas_of_the_map() -> None:
+    shown = raster(healpix_map(np.arange(12.0)))
+    counts = np.bincount(shown.compressed().astype(int))
+    assert counts == pytest.approx(np.full(12, counts.mean()), rel=0.01)
+
+
+def test_empty_pixels_stay_empty_and_colours_follow_the_range() -> None:
+    values = np.full(48, np.nan)
+    values[5], values[6] = 1.0, 1000.0
+    figure = healpix_map(values, label="rows per square degree")
+    assert type(figure.axes[0].images[0].norm).__name__ == "LogNorm"
+    assert set(raster(figure).compressed()) == {1.0, 1000.0}
+    assert figure.axes[1].get_xlabel() == "rows per square degree"
+    values[6] = 3.0
+    assert type(healpix_map(values).axes[0].images[0].norm).__name__ == "Normalize"
+    values[6] = -1000.0
+    assert type(healpix_map(values).axes[0].images[0].norm).__name__ == "Normalize"
+    for nothing in (np.full(12, np.nan), np.zeros(12), np.full(12, 7.0)):
+        png(healpix_map(nothing))
+    png(figure)
+
+
+def test_a_healpix_map_names_its_coordinates_and_says_what_it_cannot_draw() -> None:
+    assert "galactic" in healpix_map(np.arange(12.0), frame="galactic").axes[0].get_xlabel()
+    assert "ICRS" in healpix_map(np.arange(12.0)).axes[0].get_xlabel()
+    for wrong in (np.arange(13.0), np.arange(24.0), np.zeros((12, 1)), []):
+        with pytest.raises(ArgumentError, match="HEALPix"):
+            healpix_map(wrong)
+    with pytest.raises(ArgumentError, match="Mollweide"):
+        healpix_map(np.arange(12.0), axes=Figure().add_subplot())
+
+
 def test_fluxes_show_clean_pulls_and_flagged_fluxes() -> None:
     figure = fluxes()
     upper, lower, right = figure.axes
@@ -129,12 +186,13 @@ def test_pyplot_is_never_loaded_and_absence_of_matplotlib_is_explained() -> None
         from sciplat.errors import MissingDependency
         from sciplat.plot.light_curve import light_curves
         from sciplat.plot.scatter import compare_fluxes
-        from sciplat.plot.sky_map import sky_map
+        from sciplat.plot.sky_map import healpix_map, sky_map
 
         assert "matplotlib" not in sys.modules
         sys.modules["matplotlib.figure"] = None  # what an absent package looks like to import
         for draw in (
             lambda: sky_map([], []),
+            lambda: healpix_map(range(12)),
             lambda: light_curves([]),
             lambda: compare_fluxes([], [], [], band=[], clean=[]),
         ):

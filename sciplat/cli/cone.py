@@ -1,0 +1,153 @@
+"""`sciplat cone`: the rows in a cone, on the terminal or in a file."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sciplat.cli.inspect import short_text
+from sciplat.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from rich.table import Table
+
+_ROWS = 20  # on the terminal
+_GAP = 2  # characters between columns
+
+
+@click.command()
+@click.argument("url")
+@click.option("--ra", required=True, help='Of the centre, with a unit: "10.7 deg" or "00h42m44s".')
+@click.option("--dec", required=True, help='"41.3 deg".')
+@click.option("--radius", required=True, help='"1 deg" or "30 arcsec".')
+@click.option("--where", help='Rows that fulfil a condition only: "mag_g < 20 and parallax > 1".')
+@click.option("--column", "columns", multiple=True, help="These columns only.")
+@click.option("-n", "rows", type=click.IntRange(min=1), help="At most this many rows; 20 on the terminal.")
+@click.option("--output", help="File for the rows: .parquet, .csv, .fits or .vot; one that is there is replaced.")
+def cone(
+    url: str,
+    *,
+    ra: str,
+    dec: str,
+    radius: str,
+    where: str | None,
+    columns: tuple[str, ...],
+    rows: int | None,
+    output: str | None,
+) -> None:
+    """Show or keep the rows of the catalog at URL that lie in a cone."""
+    from rich.console import Console
+
+    from sciplat.io.hats import HEALPIX_COLUMN
+    from sciplat.lazy.open import open_catalog
+    from sciplat.sky.region import Cone
+
+    if output is not None:
+        _check_output(output)
+    catalog = open_catalog(url).within(Cone(ra, dec, radius))
+    catalog = catalog if where is None else catalog.where(where)
+    catalog = catalog.select(*columns) if columns else catalog
+    shown = list(columns) or [name for name in catalog.columns if name != HEALPIX_COLUMN]
+    limit = rows if output is not None else rows or _ROWS
+    table = catalog.compute(limit=limit).select(shown)
+    if output is not None:
+        _write(table, output)
+        click.echo(f"{output}: {table.num_rows:,} rows")
+        return
+    console = Console()
+    lines, left_out = _fitting(table, console.width)
+    console.print(lines)
+    click.echo(f"the first {limit} rows, -n N shows more" if table.num_rows == limit else f"{table.num_rows} rows")
+    if left_out:
+        click.echo(f"{left_out} more columns: --column NAME shows one, --output FILE keeps all")
+
+
+def _fitting(table: "pa.Table", width: int) -> "tuple[Table, int]":
+    """Return the first columns that fit a terminal, a line for each row, and how many do not."""
+    import pyarrow as pa
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    units = [(field.metadata or {}).get(b"unit", b"").decode() for field in table.schema]
+    columns: list[list[str]] = []
+    room = width
+    for field, unit in zip(table.schema, units, strict=True):
+        texts = [short_text(value) for value in table[field.name].to_pylist()]
+        room -= max(map(len, (field.name, unit, *texts))) + _GAP
+        if columns and room < 0:
+            break
+        is_text = pa.types.is_string(field.type)
+        title = Text(f"{field.name}\n{unit}" if any(units) else field.name)
+        shown.add_column(title, justify="left" if is_text else "right", no_wrap=True)
+        columns.append(texts)
+    for row in zip(*columns, strict=True):
+        shown.add_row(*map(Text, row))
+    return shown, table.num_columns - len(columns)
+
+
+def _check_output(output: str) -> None:
+    """Refuse a file that nothing can be written to, before anything is read."""
+    path = Path(output)
+    if path.suffix.lower() not in _WRITERS:
+        raise ArgumentError(f"{output}: the ending names no format", hint=", ".join(_WRITERS))
+    if not path.absolute().parent.is_dir():
+        raise ArgumentError(f"{output}: there is no folder {path.parent}")
+
+
+def _write(table: "pa.Table", output: str) -> None:
+    """Write rows to a file that is there when it is complete."""
+    import pyarrow as pa
+
+    path = Path(output)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        _WRITERS[path.suffix.lower()](table, temporary)
+        temporary.replace(path)
+    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+        what = f"{output} cannot hold these rows"
+        raise ArgumentError(what, found=str(error), hint=".parquet holds everything, or --column") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_parquet(table: "pa.Table", path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, path)
+
+
+def _write_csv(table: "pa.Table", path: Path) -> None:
+    import pyarrow.csv
+
+    pyarrow.csv.write_csv(table, path)
+
+
+def _write_fits(table: "pa.Table", path: Path) -> None:
+    import pyarrow as pa
+
+    from sciplat.lazy.exits import astropy_table
+
+    for place, field in enumerate(table.schema):
+        if pa.types.is_boolean(field.type) and table[place].null_count:
+            # astropy writes a missing truth value as true; a number may be missing
+            table = table.set_column(place, field.with_type(pa.int16()), table[place].cast(pa.int16()))
+    astropy_table(table).write(path, format="fits")
+
+
+def _write_votable(table: "pa.Table", path: Path) -> None:
+    from sciplat.lazy.exits import astropy_table
+
+    astropy_table(table).write(path, format="votable")
+
+
+_WRITERS: dict[str, Callable[["pa.Table", Path], None]] = {
+    ".parquet": _write_parquet,
+    ".csv": _write_csv,
+    ".fits": _write_fits,
+    ".vot": _write_votable,
+}

@@ -1,0 +1,85 @@
+"""Which columns of a table hold the position, and which the identity."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from sciplat.errors import ColumnError, PositionError
+from sciplat.ingest.sources import unit_of
+
+_RA_NAMES = (
+    "ra",
+    "raj2000",
+    "_raj2000",
+    "ra_icrs",
+    "ra_deg",
+    "radeg",
+    "ramean",
+    "alpha_j2000",
+    "right_ascension",
+    "coord_ra",
+)
+_DEC_NAMES = (
+    "dec",
+    "dej2000",
+    "_dej2000",
+    "de_icrs",
+    "dec_deg",
+    "dedeg",
+    "decmean",
+    "delta_j2000",
+    "declination",
+    "coord_dec",
+)
+_GALACTIC_NAMES = ("l", "glon", "gal_lon"), ("b", "glat", "gal_lat")
+_DEGREES = ("", "deg", "degree", "degrees")
+_ID_NAMES = ("source_id", "id", "objid", "object_id", "objectid", "sourceid")
+
+
+def position_columns(schema: pa.Schema, ra: str | None, dec: str | None, frame: str) -> tuple[str, str]:
+    """Return the names of the columns with the position: those that are named, or the first with a usual name.
+
+    Raises
+    ------
+    ColumnError
+        If there are none.
+    PositionError
+        If they do not hold degrees as numbers.
+    """
+    usual = _GALACTIC_NAMES if frame == "galactic" else ((), ())
+    return (
+        _find(schema, ra, (*usual[0], *_RA_NAMES), "ra"),
+        _find(schema, dec, (*usual[1], *_DEC_NAMES), "dec"),
+    )
+
+
+def identity_column(schema: pa.Schema) -> str | None:
+    """Return the first column with a usual name of an identity."""
+    lowered = {name.lower(): name for name in reversed(schema.names)}
+    return next((lowered[name] for name in _ID_NAMES if name in lowered), None)
+
+
+def _find(schema: pa.Schema, named: str | None, usual: Sequence[str], what: str) -> str:
+    if named is None:
+        lowered = {name.lower(): name for name in reversed(schema.names)}
+        chosen = next((lowered[name] for name in usual if name in lowered), None)
+        if chosen is None:
+            raise ColumnError(
+                f"no column looks like {what}", found=_shown(schema.names), hint=f'name it: {what}="..." (--{what})'
+            )
+    elif named in schema.names:
+        chosen = named
+    else:
+        raise ColumnError(f"there is no column {named!r}", found=_shown(schema.names))
+    field = schema.field(chosen)
+    if not (pa.types.is_floating(field.type) or pa.types.is_integer(field.type)):
+        raise PositionError(
+            f"the column {chosen!r} does not hold numbers", found=str(field.type), hint="decimal degrees as numbers"
+        )
+    if unit_of(field) not in _DEGREES:
+        raise PositionError(f"the column {chosen!r} is not in degrees", found=unit_of(field), hint="convert it first")
+    return chosen
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")

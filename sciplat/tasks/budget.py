@@ -1,0 +1,70 @@
+"""How much an ingest may hold in memory, whatever the size of its input."""
+
+from dataclasses import dataclass
+
+from sciplat.config import settings
+from sciplat.errors import ArgumentError
+from sciplat.tasks.progress import format_bytes
+from sciplat.tasks.workers import WARM, LocalThreads, Workers
+
+_HELD = 0.4  # of the memory: an input that fits stays there once it is sorted
+_AT_ONCE = 4  # times the rows that are read together: as read, sorted, encoded, and what decoding needs
+_LARGEST = 128_000_000  # bytes that are read together: enough for few pieces, little enough for many threads
+_SMALLEST = 4_000_000
+_UNKNOWN = 1_000_000_000  # bytes of a worker that tells no limit
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be held.
+
+    Parameters
+    ----------
+    chunk : int
+        Bytes of rows that a thread reads together.
+    held : int
+        Bytes of all sorted rows, if they are to stay in memory.
+    free : int
+        Bytes that the process may use beside the libraries.
+    threads : int
+    """
+
+    chunk: int
+    held: int
+    free: int
+    threads: int
+
+    def share(self, held: int) -> int:
+        """Return the bytes that each thread may use while so many stay in memory."""
+        return (self.free - held) // self.threads
+
+
+def plan_budget(workers: Workers, memory: int | None) -> Budget:
+    """Return what an ingest may hold.
+
+    Parameters
+    ----------
+    workers : Workers
+    memory : int, optional
+        Bytes that this process may use; the setting by default. The workers of a cluster have limits of their own.
+
+    Raises
+    ------
+    ArgumentError
+        If it is too little to do anything.
+    """
+    if not isinstance(workers, LocalThreads):
+        share = workers.memory() or _UNKNOWN
+        return Budget(min(share // _AT_ONCE, _LARGEST), 0, share, 1)
+    total = settings().memory if memory is None else memory
+    free, threads = total - WARM, workers.threads
+    held = int(max(free, 0) * _HELD)
+    chunk = (free - held) // threads // _AT_ONCE
+    if chunk < _SMALLEST:
+        least = WARM + int(_SMALLEST * _AT_ONCE * threads / (1 - _HELD))
+        raise ArgumentError(
+            "an ingest needs more memory than that",
+            found=f"{format_bytes(total)} for {threads} threads",
+            hint=f'memory="{least / 1e6:.0f} MB" or more; fewer threads (SCIPLAT_THREADS) need less',
+        )
+    return Budget(min(chunk, _LARGEST), held, free, threads)

@@ -1,0 +1,327 @@
+"""The first pass of an ingest: parts of the input are read, placed on the sky and sorted, in memory or beside the store.
+
+Sorted pieces are merged later, cell by cell, so that no more of the input is held than a worker may hold. Whatever
+the size of the pieces and wherever they lie, the merged rows are the same.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sciplat.errors import InputError, PositionError
+from sciplat.io.catalog_store import read_cell
+from sciplat.io.hats import HEALPIX_COLUMN
+from sciplat.io.publish import FileEntry
+from sciplat.io.spill import SortedPart, Spill
+from sciplat.io.storage import Storage, sha256
+from sciplat.sky.cell import Cell, healpix_29
+from sciplat.sky.coverage import Coverage, Ranges
+from sciplat.steps.sort import sorted_rows
+from sciplat.tasks.attempt import as_failure
+from sciplat.tasks.progress import Progress
+from sciplat.tasks.stream import Stream
+from sciplat.tasks.workers import open_workers
+
+_MOST_RANGES = 64
+
+
+class Part(Protocol):
+    """A part of the input that is read without the others."""
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, for people."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """A text that names it in every process."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """Number in its source of its first row."""
+        ...
+
+    def read(self) -> Iterator[pa.Table]:
+        """Yield its rows in their order, a few at a time."""
+        ...
+
+
+class Piece(Protocol):
+    """Sorted rows of the input."""
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        ...
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First order-29 index that may be there, and first beyond."""
+        ...
+
+    def read(self, cell: Cell) -> pa.Table:
+        """Return the rows in a cell, sorted."""
+        ...
+
+    def count(self, ranges: Ranges) -> NDArray[np.int64]:
+        """Return the rows in each of some sorted ranges of order-29 indices; (n, 2) to (n,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class HeldPiece:
+    """Sorted rows in memory."""
+
+    table: pa.Table
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table."""
+        return int(self.table.num_rows)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the table."""
+        return int(self.table.nbytes)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First index, and the one after the last."""
+        return _span(self._index)
+
+    def read(self, cell: Cell) -> pa.Table:
+        """Return the rows in a cell without copying them."""
+        first, last = np.searchsorted(self._index, [cell.start, cell.stop]).tolist()
+        return self.table.slice(first, last - first)
+
+    def count(self, ranges: Ranges) -> NDArray[np.int64]:
+        """Return the rows in each range."""
+        return _count(self._index, ranges)
+
+    @property
+    def _index(self) -> NDArray[np.int64]:
+        return self.table[HEALPIX_COLUMN].to_numpy()  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class StoredPiece:
+    """Sorted rows in a Parquet file.
+
+    Parameters
+    ----------
+    storage : Storage
+    file : FileEntry
+    span : tuple of int
+        First order-29 index that may be there, and first beyond.
+    """
+
+    storage: Storage
+    file: FileEntry
+    span: tuple[int, int]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the file."""
+        return self.file.rows
+
+    @property
+    def size(self) -> int:
+        """Bytes of its table."""
+        return self.file.memory
+
+    def read(self, cell: Cell) -> pa.Table:
+        """Read the rows in a cell."""
+        return read_cell(self.storage, self.file, None, np.array([[cell.start, cell.stop]]))
+
+    def count(self, ranges: Ranges) -> NDArray[np.int64]:
+        """Read the indices of the rows that may lie in the ranges, and count."""
+        whole = Coverage.from_ranges(ranges)
+        near = whole.clipped(*self.span, limit=_MOST_RANGES)
+        if len(near) == 0:
+            return np.zeros(len(ranges), dtype=np.int64)
+        return _count(read_cell(self.storage, self.file, [HEALPIX_COLUMN], near).column(0).to_numpy(), ranges)
+
+
+def _span(index: NDArray[np.int64]) -> tuple[int, int]:
+    return int(index[0]), int(index[-1]) + 1
+
+
+def _count(index: NDArray[np.int64], ranges: Ranges) -> NDArray[np.int64]:
+    first, last = np.searchsorted(index, ranges).T
+    counts: NDArray[np.int64] = (last - first).astype(np.int64)
+    return counts
+
+
+class Allowance:
+    """Bytes of sorted rows that may stay in memory; shared by the threads of one process."""
+
+    def __init__(self, size: int) -> None:
+        self._left, self._lock = size, threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Return whether so many bytes may stay."""
+        with self._lock:
+            fits = size <= self._left
+            self._left -= size if fits else 0
+        return fits
+
+
+@dataclass(frozen=True)
+class SortPart:
+    """Read a part of the input and sort its rows along the sky.
+
+    Parameters
+    ----------
+    spill : Spill
+        Where pieces go that may not stay in memory.
+    schema : pyarrow.Schema
+        Of the rows, without `_healpix_29`; those of the part are converted to it.
+    position : tuple of str
+        Columns with the position in degrees.
+    skip_bad : bool
+        Leave out rows without a position instead of refusing them.
+    allowance : Allowance, optional
+        None where the work is done by other processes.
+    """
+
+    spill: Spill
+    schema: pa.Schema
+    position: tuple[str, str]
+    skip_bad: bool
+    allowance: Allowance | None = None
+
+    def __call__(self, part: Part) -> tuple[str, int, tuple[Piece, ...]]:
+        """Return the part's key, the rows that were left out, and the pieces, in the order of the part."""
+        pieces: list[Piece] = []
+        row, skipped = part.first, 0
+        for table in part.read():
+            placed, bad = self._placed(table, part.source, row)
+            row, skipped = row + table.num_rows, skipped + bad
+            if placed.num_rows:
+                pieces.append(self._kept(placed))
+        stored = tuple((piece.file, piece.span) for piece in pieces if isinstance(piece, StoredPiece))
+        if len(stored) == len(pieces):  # what stays in memory is gone after a kill
+            self.spill.commit(SortedPart(part_name(part), skipped, stored))
+        return part.key, skipped, tuple(pieces)
+
+    def _placed(self, table: pa.Table, source: str, row: int) -> tuple[pa.Table, int]:
+        """Return the rows with a position, sorted, and how many have none."""
+        ra, dec = (np.asarray(table[name].cast(pa.float64()).fill_null(np.nan)) for name in self.position)
+        good = (np.abs(ra) <= 360) & (np.abs(dec) <= 90)
+        bad = len(good) - int(np.count_nonzero(good))
+        if bad and not self.skip_bad:
+            first = int(np.argmin(good))
+            raise PositionError(
+                f"{source} has rows without a position on the sphere",
+                found=f"{self.position[0]} = {ra[first]}, {self.position[1]} = {dec[first]} in row {row + first:,}; "
+                f"{bad:,} such rows among the first {len(ra):,} that were looked at",
+                hint='repair the rows, or leave them out: bad="skip" (--bad skip)',
+            )
+        if bad:
+            table, ra, dec = table.filter(pa.array(good)), ra[good], dec[good]
+        try:
+            table = table.select(self.schema.names).cast(self.schema)
+        except pa.ArrowException as error:
+            raise InputError(f"the values of {source} do not fit the store's columns", found=str(error)) from None
+        return sorted_rows(table, healpix_29(ra, dec)), bad
+
+    def _kept(self, table: pa.Table) -> Piece:
+        if self.allowance is not None and self.allowance.take(table.nbytes):
+            return HeldPiece(table)
+        span = _span(table[HEALPIX_COLUMN].to_numpy())
+        return StoredPiece(self.spill.staging.storage, self.spill.write(table), span)
+
+
+def part_name(part: Part) -> str:
+    """Return a short name of a part that can stand in the name of a file."""
+    return sha256(part.key.encode())[:24]
+
+
+@dataclass(frozen=True)
+class SortedInput:
+    """The whole input, sorted in pieces.
+
+    Parameters
+    ----------
+    pieces : tuple of Piece
+        In the order of the input.
+    skipped : int
+        Rows that were left out.
+    """
+
+    pieces: tuple[Piece, ...] = field(repr=False)
+    skipped: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of all pieces."""
+        return sum(piece.rows for piece in self.pieces)
+
+    @property
+    def spilled(self) -> int:
+        """Bytes of the pieces beside the store."""
+        return sum(piece.file.size for piece in self.pieces if isinstance(piece, StoredPiece))
+
+
+def sort_parts(parts: Sequence[Part], sort: SortPart) -> SortedInput:
+    """Sort all parts; those that an earlier run has sorted are not read again.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        In the order of the input.
+    sort : SortPart
+
+    Raises
+    ------
+    SciplatError
+        The first error of a part.
+    """
+    names = {part.key: part_name(part) for part in parts}
+    storage, done = sort.spill.staging.storage, sort.spill.done(list(names.values()))
+    pieces: dict[str, tuple[Piece, ...]] = {}
+    skipped = 0
+    for key, name in names.items():
+        if name in done:
+            pieces[key] = tuple(StoredPiece(storage, file, span) for file, span in done[name].pieces)
+            skipped += done[name].skipped
+    left = (part for part in parts if part.key not in pieces)
+    with Progress("read", len(parts), done=len(pieces)) as bar, Stream(sort, left, open_workers()) as stream:
+        for each in stream:
+            if each.error is not None or each.result is None:
+                raise as_failure(each.error or RuntimeError("no answer"), f"reading {each.item.source}")
+            key, bad, found = each.result
+            pieces[key], skipped = found, skipped + bad
+            bar.advance(rows=sum(piece.rows for piece in found))
+    return SortedInput(tuple(piece for part in parts for piece in pieces[part.key]), skipped)
+
+
+def count_rows(pieces: Sequence[Piece], ranges: Ranges) -> NDArray[np.int64]:
+    """Return the rows of all pieces in each of some sorted ranges; (n, 2) to (n,)."""
+    total = np.zeros(len(ranges), dtype=np.int64)
+    with Stream(_Count(ranges), pieces, open_workers()) as stream:
+        for each in stream:
+            if each.error is not None or each.result is None:
+                raise as_failure(each.error or RuntimeError("no answer"), "counting rows")
+            total += each.result
+    return total
+
+
+@dataclass(frozen=True)
+class _Count:
+    ranges: Any
+
+    def __call__(self, piece: Piece) -> NDArray[np.int64]:
+        return piece.count(self.ranges)

@@ -1,0 +1,206 @@
+"""Ways out: every library gets the rows that `compute` gives."""
+
+import importlib
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import dask
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import sciplat
+from sciplat import Cone
+from sciplat.errors import ArgumentError
+from sciplat.sky.cell import healpix_29
+from tests.conftest import required
+from tests.plan_scene import SCHEMA, stars, write_stars
+from tests.sky_scene import WHOLE_SKY
+
+lsdb_warns = [
+    pytest.mark.filterwarnings("ignore:The 'mode.chained_assignment' option is deprecated"),
+    pytest.mark.filterwarnings("ignore:The inplace keyword in NestedFrame"),
+]
+SKY = Cone("0 deg", "0 deg", "40 deg")
+
+
+def named_stars():
+    """Return the stars with texts, truth values and missing numbers."""
+    table = stars()
+    n = len(table)
+    names = pa.array([None if i % 7 == 0 else f"HD {i}" for i in range(n)])
+    counts = pa.array([None if i % 5 == 0 else i for i in range(n)], pa.int64())
+    for name, values in (("name", names), ("visits", counts), ("seen", pa.array([True] * n))):
+        table = table.append_column(name, values)
+    return table
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exits")
+    write_stars(folder / "stars", WHOLE_SKY, named_stars())
+    return sciplat.open_catalog(folder / "stars")
+
+
+@pytest.fixture(scope="module")
+def lsdb():
+    return importlib.import_module("lsdb") if required("rivals") else pytest.importorskip("lsdb")
+
+
+def test_an_astropy_table_has_texts_units_and_masks(catalog):
+    table, rows = catalog.to_astropy(), catalog.compute()
+    assert table["name"].dtype.kind == "U"
+    assert table["name"].mask.tolist() == rows["name"].is_null().to_pylist()
+    assert table["name"][~table["name"].mask].tolist() == rows["name"].drop_null().to_pylist()
+    assert str(table["mag"].unit) == "mag"
+    assert table["visits"].mask.sum() == rows["visits"].null_count
+
+
+class TestDask:
+    def test_it_has_a_partition_for_each_cell_and_the_rows_of_compute(self, catalog):
+        frame = catalog.to_dask()
+        assert isinstance(frame, dd.DataFrame)
+        assert frame.npartitions == len(catalog.cells)
+        computed = frame.compute(scheduler="sync")
+        pd.testing.assert_frame_equal(computed, catalog.to_pandas().set_index("_healpix_29"))
+
+    def test_its_columns_are_known_before_anything_is_read(self, catalog):
+        frame = catalog.select("name", "mag", "seen").to_dask()
+        expected = catalog.select("name", "mag", "seen").to_pandas().set_index("_healpix_29")
+        assert list(frame.columns) == list(expected.columns)
+        assert frame.dtypes.to_dict() == expected.dtypes.to_dict()
+        assert frame.index.name == "_healpix_29"
+
+    def test_its_divisions_hold(self, catalog):
+        frame = catalog.select("mag").to_dask()
+        assert frame.known_divisions
+        for number in range(frame.npartitions):
+            index = frame.partitions[number].compute(scheduler="sync").index
+            assert frame.divisions[number] <= index.min()
+            assert index.max() < frame.divisions[number + 1]
+        cell = catalog.cells[3]
+        part = frame.loc[cell.start : cell.stop - 1].compute(scheduler="sync")
+        assert len(part) == len(frame.partitions[3])
+
+    def test_a_plan_goes_out_too(self, catalog):
+        plan = catalog.within(SKY).select("mag")
+        computed = plan.to_dask().compute(scheduler="sync")
+        pd.testing.assert_frame_equal(computed, plan.to_pandas().set_index("_healpix_29"))
+        assert plan.to_dask()["mag"].mean().compute(scheduler="sync") == pytest.approx(plan.to_pandas()["mag"].mean())
+
+    def test_its_tasks_travel(self, catalog):
+        frame = pickle.loads(pickle.dumps(catalog.within(SKY).select("mag").to_dask()))
+        with dask.config.set(scheduler="processes", num_workers=1):
+            assert len(frame) == catalog.within(SKY).compute().num_rows
+
+    def test_nothing_is_an_empty_frame(self, catalog):
+        nothing = catalog.within(Cone("0 deg", "0 deg", "1e-9 deg")).select("mag")
+        assert nothing.to_dask().compute(scheduler="sync").columns.tolist() == ["source_id", "ra", "dec", "mag"]
+        assert len(nothing.to_dask()) == nothing.compute().num_rows
+
+    def test_without_pandas_it_says_so(self):
+        script = """
+        import sys
+        sys.modules["pandas"] = None
+        from sciplat.errors import MissingDependency
+        from sciplat.lazy.exits import Exits
+        try:
+            Exits().to_dask()
+        except MissingDependency as error:
+            assert "sciplat[pandas]" in error.hint
+        else:
+            raise SystemExit("no error")
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+class TestLsdb:
+    pytestmark = lsdb_warns
+
+    def test_a_store_is_opened_as_it_stands(self, lsdb, catalog):
+        opened = catalog.to_lsdb()
+        assert isinstance(opened, lsdb.catalog.Catalog)
+        assert opened.npartitions == len(catalog.cells)
+        assert_same_rows(opened.compute(), catalog.compute())
+
+    def test_an_older_version_stays_the_one_that_is_open(self, lsdb, tmp_path):
+        write_stars(tmp_path / "stars", WHOLE_SKY)
+        old = sciplat.open_catalog(tmp_path / "stars")
+        rows = old.compute()
+        old.within(SKY).write(tmp_path / "stars", replace=True)
+        assert_same_rows(old.to_lsdb().compute(), rows)
+        assert len(sciplat.open_catalog(tmp_path / "stars").to_lsdb().compute()) < len(rows)
+
+    def test_a_plan_is_computed(self, lsdb, catalog):
+        plan = catalog.within(SKY).select("name", "visits")
+        assert_same_rows(plan.to_lsdb().compute(), plan.compute())
+
+    def test_nothing_is_refused(self, lsdb, catalog):
+        with pytest.raises(ArgumentError, match="no row"):
+            catalog.within(Cone("33 deg", "1 deg", "0.001 arcsec")).to_lsdb()
+
+
+def assert_same_rows(frame, ours):
+    theirs = pa.Table.from_pandas(frame.reset_index(), preserve_index=False).select(ours.schema.names)
+    order = [("_healpix_29", "ascending"), ("source_id", "ascending")]
+    assert theirs.cast(ours.schema).sort_by(order).equals(ours.sort_by(order))
+
+
+class TestPlotSky:
+    def test_a_store_is_drawn_from_its_sky_map(self, catalog):
+        figure = catalog.plot_sky(2)
+        axes, bar = figure.axes
+        shown = axes.images[0].get_array()
+        assert axes.get_title() == f"stars: {len(stars()):,} rows"
+        assert "square degree" in bar.get_xlabel()
+        counts = np.bincount(healpix_29(stars()["ra"], stars()["dec"]) >> 2 * 27, minlength=192)
+        density = counts / (41252.961 / 192)
+        drawn = np.unique(shown.compressed())
+        assert drawn == pytest.approx(np.unique(density[counts > 0]), rel=1e-6)
+        assert (shown.mask.sum() > 0) == (counts.min() == 0)
+
+    def test_a_plan_is_drawn_from_its_rows(self, catalog):
+        plan = catalog.within(SKY)
+        figure = plan.plot_sky(2)
+        assert figure.axes[0].get_title() == f"{plan.compute().num_rows:,} rows"
+        whole = catalog.plot_sky(2).axes[0].images[0].get_array()
+        assert figure.axes[0].images[0].get_array().count() < whole.count()
+
+    def test_any_number_of_the_sky_map_is_drawn(self, catalog):
+        figure = catalog.plot_sky(2, what="mean(mag)")
+        axes, bar = figure.axes
+        shown = axes.images[0].get_array()
+        assert bar.get_xlabel() == "mean(mag) (mag)"
+        assert axes.get_title() == f"stars: {len(stars()):,} rows"
+        assert shown.min() == pytest.approx(np.nanmin(catalog.sky_map(2, "mean(mag)")))
+        assert shown.max() == pytest.approx(np.nanmax(catalog.sky_map(2, "mean(mag)")))
+
+    def test_pixels_are_no_finer_than_the_rows_allow(self, catalog):
+        few = catalog.plot_sky().axes[0].images[0].get_array()
+        assert len(np.unique(few.compressed())) < 50
+
+    def test_right_ascension_increases_to_the_left(self, tmp_path):
+        rows = pa.table({"source_id": [1], "ra": [45.0], "dec": [10.0], "mag": [1.0]})
+        table = rows.add_column(0, "_healpix_29", pa.array(healpix_29([45.0], [10.0]))).cast(SCHEMA)
+        write_stars(tmp_path / "one", WHOLE_SKY[:1], table)
+        shown = sciplat.open_catalog(tmp_path / "one").plot_sky(3).axes[0].images[0].get_array()
+        rows_drawn, columns_drawn = np.nonzero(~shown.mask)
+        height, width = shown.shape
+        assert columns_drawn.max() < width / 2
+        assert rows_drawn.min() > height / 2  # the first row is the lowest
+
+    def test_axes_may_be_given(self, catalog):
+        from matplotlib.figure import Figure
+
+        figure = Figure()
+        axes = figure.add_subplot(projection="mollweide")
+        assert catalog.plot_sky(1, ax=axes) is figure
+        with pytest.raises(ArgumentError, match="Mollweide"):
+            catalog.plot_sky(1, ax=Figure().add_subplot())
