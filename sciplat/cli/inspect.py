@@ -140,7 +140,7 @@ def _extent(store: "CatalogStore") -> Iterator[tuple[str, str]]:
     yield "store", store.storage.url
     if manifest.number:
         others = len(version_numbers(store.storage)) - 1
-        yield "version", f"{manifest.number}{f', {others} others (sciplat versions)' if others else ''}"
+        yield "version", f"{manifest.number}{f' of {others + 1} (sciplat versions)' if others else ''}"
     else:
         yield "version", "none, a HATS catalog of another program"
     low, high = min(orders, default=0), max(orders, default=0)
@@ -174,10 +174,10 @@ def _history(store: "CatalogStore") -> Iterator[tuple[str, str]]:
 
     about = store.manifest.properties
     report = about.get("report", {})
-    operation = recorded_plan(store.provenance)["op"] if store.provenance else "ingest"
+    made_by = operation(recorded_plan(store.provenance)) if store.provenance else "ingest"
     if store.provenance:
-        yield "made by", operation
-    if operation == "ingest" and "skipped" in report:
+        yield "made by", made_by
+    if made_by in ("ingest", "append") and "skipped" in report:
         yield "read", f"{report['rows']:,} rows, {report['skipped']:,} without a position skipped"
     over = report.get("cells_over_limit", [])
     if over:
@@ -186,6 +186,13 @@ def _history(store: "CatalogStore") -> Iterator[tuple[str, str]]:
         yield "missing", f"cell {cell}: {error.splitlines()[0]}"
     for citation in about.get("citations", []):
         yield "to cite", citation
+
+
+def operation(plan: dict[str, Any]) -> str:
+    """Return the operation that made a version, in the words of people."""
+    if plan["op"] == "ingest":
+        return "append" if "added_to" in plan else "ingest"
+    return "select" if plan["op"] == "scan" else str(plan["op"])
 
 
 def _columns(schema: "pa.Schema") -> "Table":

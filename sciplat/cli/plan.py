@@ -97,7 +97,8 @@ def _standing(log: list[dict[str, Any]]) -> "Table":
     from sciplat.lazy.explain import format_seconds
     from sciplat.tasks.progress import format_bytes
 
-    first, last = log[0], log[-1]
+    last = log[-1]
+    first = next((event for event in reversed(log) if event["event"] == "started"), log[0])  # an ingest has two passes
     latest: dict[str, Any] = {}
     for event in log:
         latest |= event

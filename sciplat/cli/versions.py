@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sciplat.cli.inspect import own_manifest
+from sciplat.cli.inspect import operation, own_manifest
 from sciplat.errors import ArgumentError, SciplatError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _origin(store: "CatalogStore") -> tuple[str, str]:
         record = store.provenance
         plan = recorded_plan(record) if record else {"op": "ingest"}
         ended = record["activity"]["run:activity"]["prov:endTime"] if record else None
-        by = "append" if "added_to" in plan else str(plan.get("op", ""))
+        by = operation(plan)
         made = datetime.fromisoformat(ended) if ended else _published(store)
     except (SciplatError, OSError, KeyError, TypeError, ValueError):
         return "?", "damaged"  # the other versions are to be seen all the same

@@ -10,10 +10,10 @@ import pyarrow as pa
 from sciplat.config import parse_bytes
 from sciplat.errors import ArgumentError, InputError
 from sciplat.ingest.merge import Ingest
-from sciplat.ingest.position import identity_column, position_columns
+from sciplat.ingest.position import position_columns
 from sciplat.ingest.sources import Source, Sources, open_sources, unit_of
 from sciplat.io.catalog_store import CatalogStore
-from sciplat.io.hats import HEALPIX_COLUMN
+from sciplat.io.hats import HEALPIX_COLUMN, identity_column
 from sciplat.io.publish import check_absent, read_manifest, version_numbers
 from sciplat.io.staging import staging_areas
 from sciplat.io.storage import Storage, open_storage
@@ -26,7 +26,7 @@ FRAMES = ("icrs", "fk5", "galactic")
 _ROWS_PER_CELL = 1_000_000
 
 
-def ingest_catalog(
+def ingest_catalog(  # noqa: PLR0913  # what a catalog is, is said in many words
     sources: Source | Iterable[Source],
     url: str | os.PathLike[str],
     *,
@@ -114,7 +114,7 @@ def ingest_catalog(
         names = position_columns(opened.schema, ra, dec, frame)
         properties: dict[str, Any] = {
             "position": list(names),
-            "id": identity_column(opened.schema),
+            "id": identity_column(opened.schema.names),
             "kind": "sources",
             "frame": frame,
             "epoch": epoch_property(epoch, opened.schema),

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from sciplat.errors import ArgumentError, ConflictError, InputError, PositionError, SciplatError
+from sciplat.errors import ConflictError, InputError, PositionError, SciplatError
 from sciplat.ingest.sources import Sources
 from sciplat.io.catalog_store import CatalogStore, CellEntry
 from sciplat.io.catalog_writer import CatalogWriter

@@ -33,7 +33,6 @@ _DEC_NAMES = (
 )
 _GALACTIC_NAMES = ("l", "glon", "gal_lon"), ("b", "glat", "gal_lat")
 _DEGREES = ("", "deg", "degree", "degrees")
-_ID_NAMES = ("source_id", "id", "objid", "object_id", "objectid", "sourceid")
 
 
 def position_columns(schema: pa.Schema, ra: str | None, dec: str | None, frame: str) -> tuple[str, str]:
@@ -51,12 +50,6 @@ def position_columns(schema: pa.Schema, ra: str | None, dec: str | None, frame: 
         _find(schema, ra, (*usual[0], *_RA_NAMES), "ra"),
         _find(schema, dec, (*usual[1], *_DEC_NAMES), "dec"),
     )
-
-
-def identity_column(schema: pa.Schema) -> str | None:
-    """Return the first column with a usual name of an identity."""
-    lowered = {name.lower(): name for name in reversed(schema.names)}
-    return next((lowered[name] for name in _ID_NAMES if name in lowered), None)
 
 
 def _find(schema: pa.Schema, named: str | None, usual: Sequence[str], what: str) -> str:

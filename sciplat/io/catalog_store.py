@@ -31,8 +31,7 @@ from sciplat.io.parquet import (
     read_groups,
 )
 from sciplat.io.provenance import parse_provenance
-from sciplat.io.publish import FileEntry, Manifest, read_manifest, version_numbers
-from sciplat.io.publish import parse_manifest as parse_manifest
+from sciplat.io.publish import FileEntry, Manifest, parse_manifest, read_manifest, version_numbers
 from sciplat.io.ranges import RangeReader
 from sciplat.io.storage import LocalStorage, Storage, sha256
 from sciplat.sky.cell import Cell, cell_ranges

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from sciplat.errors import ConflictError, StoreExists
 from sciplat.io import hats
@@ -27,7 +26,7 @@ from sciplat.io.publish import (
     version_numbers,
 )
 from sciplat.io.storage import Storage
-from sciplat.sky.cell import MAX_ORDER, Cell, split_cells
+from sciplat.sky.cell import Cell, split_cells
 
 _ZSTD_LEVEL = 1  # level 15, which HATS writers use, costs twenty times the time for a quarter of the space
 

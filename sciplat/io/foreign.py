@@ -27,7 +27,6 @@ from sciplat.io.parquet import damage, damaged
 from sciplat.io.publish import Manifest, version_numbers
 from sciplat.sky.cell import MAX_ORDER, Cell, cell_ranges
 
-_ID_NAMES = ("source_id", "id", "objid", "object_id", "objectid", "sourceid")
 _OTHER_TABLES = ("margin", "association", "index", "map")  # that stand beside a catalog
 _FOLDER = re.compile(r"(?!\.)[\w.+ -]+(/(?!\.)[\w.+ -]+)*")
 _LARGEST = 1 << 25  # bytes of a `_metadata` that is read on opening
@@ -281,10 +280,9 @@ def _our_properties(storage: Storage, about: Properties, schema: pa.Schema) -> d
             raise StoreCorrupt(
                 f"the catalog {storage.url} has no column of numbers {name!r}", found=", ".join(schema.names)
             )
-    lowered = {name.lower(): name for name in reversed(schema.names)}
     return {
         "position": position,
-        "id": next((lowered[name] for name in _ID_NAMES if name in lowered), None),
+        "id": hats.identity_column(schema.names),
         "kind": "sources",
         "frame": "icrs",
         "epoch": None,

@@ -5,6 +5,7 @@ Layout: the IVOA Note "HATS: Hierarchical Adaptive Tiling Scheme", version 1.0.
 
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,12 @@ def common_metadata(schema: pa.Schema) -> bytes:
     return bytes(sink.getvalue())
 
 
+def identity_column(names: Sequence[str]) -> str | None:
+    """Return the first column with a usual name of an identity, None if there is none."""
+    lowered = {name.lower(): name for name in reversed(names)}
+    return next((lowered[name] for name in _ID_NAMES if name in lowered), None)
+
+
 def _votable(schema: pa.Schema) -> str:
     """Return a VOTable without data that carries name, unit, UCD and description of the flat columns."""
     from xml.sax.saxutils import quoteattr
@@ -150,6 +157,7 @@ def _votable(schema: pa.Schema) -> str:
     )
 
 
+_ID_NAMES = ("source_id", "id", "objid", "object_id", "objectid", "sourceid")
 _TYPES = {"sources": "object", "measurements": "source", "images": "object"}  # HATS knows these two words
 _VOTABLE_TYPES = {
     "bool": "boolean",

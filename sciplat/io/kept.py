@@ -1,4 +1,4 @@
-"""Cells that a version takes over from the one before it: their files get one more name, and are never written again."""
+"""Cells that a version takes over from the one before it: their files get one more name."""
 
 from dataclasses import dataclass
 

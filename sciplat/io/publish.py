@@ -130,7 +130,7 @@ def read_manifest(storage: Storage, number: int | None = None) -> Manifest:
     """
     numbers = version_numbers(storage)
     if not numbers:
-        raise StoreNotFound(f"there is no sciplat store at {storage.url}", hint="ingest one, or check the path")
+        raise StoreNotFound(f"there is no store at {storage.url}", hint="ingest one, or check the path")
     chosen = numbers[-1] if number is None else number
     if chosen not in numbers:
         raise StoreNotFound(f"{storage.url} has no version {chosen}", found=f"versions {numbers}")

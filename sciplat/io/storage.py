@@ -8,10 +8,10 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from sciplat.errors import ArgumentError, StorageError, StoreExists
 from sciplat.io.object_storage import ObjectStorage
@@ -27,6 +27,9 @@ __all__ = [
     "without_secrets",
     "writing",
 ]
+
+Result = TypeVar("Result")
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -64,27 +67,13 @@ class LocalStorage(Storage):
         """Write a file under a temporary name, sync it, and rename it."""
         target = self.at(path)
         with writing(str(target), len(data)):
-            temporary = self._temporary(target, data)
-            try:
-                temporary.replace(target)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-            sync_path(target.parent)
+            _named(target, data, lambda temporary: temporary.replace(target))
 
     def create(self, path: str, data: bytes) -> bool:
         """Give a complete file its name by a hard link, which fails if the name is taken."""
         target = self.at(path)
         with writing(str(target), len(data)):
-            temporary = self._temporary(target, data)
-            try:
-                os.link(temporary, target)
-            except FileExistsError:
-                return False
-            finally:
-                temporary.unlink(missing_ok=True)
-            sync_path(target.parent)
-        return True
+            return _named(target, data, lambda temporary: _linked(temporary, target))
 
     def link(self, source: str, target: str) -> None:
         """Make a hard link; the caller syncs the folder."""
@@ -112,10 +101,10 @@ class LocalStorage(Storage):
 
     def names(self, path: str) -> list[str]:
         """Return the sorted names in a folder."""
-        folder = self.at(path)
-        if not folder.is_dir():
+        try:
+            return sorted(entry.name for entry in self.at(path).iterdir() if not entry.name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):  # others may be removing it
             return []
-        return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
 
     def files(self, path: str) -> list[str]:
         """Return the sorted paths of all files below a folder."""
@@ -148,19 +137,41 @@ class LocalStorage(Storage):
         else:
             target.unlink(missing_ok=True)
 
-    @staticmethod
-    def _temporary(target: Path, data: bytes | memoryview) -> Path:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:  # Ctrl-C as well
-            temporary.unlink(missing_ok=True)
-            raise
-        return temporary
+
+def _named(target: Path, data: bytes | memoryview, give_name: Callable[[Path], Result]) -> Result:
+    """Write a file under a temporary name and give it its own; return what that returned.
+
+    Another writer that clears up may take the temporary file, or a folder that is still empty, for left-overs: then
+    it is written again.
+    """
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):
+            return _written(target, data, give_name)
+    return _written(target, data, give_name)
+
+
+def _written(target: Path, data: bytes | memoryview, give_name: Callable[[Path], Result]) -> Result:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        result = give_name(temporary)
+    finally:  # after Ctrl-C as well
+        temporary.unlink(missing_ok=True)
+    sync_path(target.parent)
+    return result
+
+
+def _linked(temporary: Path, target: Path) -> bool:
+    """Give a file a second name; return False if that is taken."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        return False
+    return True
 
 
 def open_storage(url: "str | os.PathLike[str]", options: Mapping[str, Any] | None = None) -> Storage:

@@ -16,7 +16,7 @@ from sciplat.errors import ArgumentError
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.lazy.fingerprint import Record
 from sciplat.lazy.function import check_sendable, function_record
-from sciplat.lazy.node import Node, row_bytes
+from sciplat.lazy.node import Node, row_bytes, with_columns_there
 from sciplat.sky.align import meeting_pairs
 from sciplat.sky.cell import Cell, cell_ranges
 from sciplat.sky.coverage import Coverage, Ranges
@@ -85,7 +85,8 @@ class Map:
     def properties(self) -> dict[str, Any]:
         """The inner node's, without a name of rows that the function does not keep."""
         identity = self.inner.properties["id"]
-        return {**self.inner.properties, "id": identity if identity in self.schema.names else None}
+        kept = with_columns_there(self.inner.properties, self.schema.names)
+        return {**kept, "id": identity if identity in self.schema.names else None}
 
     @property
     def cells(self) -> Sequence[Cell]:

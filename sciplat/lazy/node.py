@@ -96,7 +96,7 @@ class Scan:
     @property
     def properties(self) -> dict[str, Any]:
         """The store's."""
-        return self.store.manifest.properties
+        return with_columns_there(self.store.manifest.properties, self.columns)
 
     @cached_property
     def cells(self) -> Sequence[Cell]:
@@ -253,7 +253,7 @@ class Select:
     @property
     def properties(self) -> dict[str, Any]:
         """The inner node's."""
-        return self.inner.properties
+        return with_columns_there(self.inner.properties, self.columns)
 
     @property
     def cells(self) -> Sequence[Cell]:
@@ -294,7 +294,7 @@ class Nest:
     @cached_property
     def head(self) -> tuple[str, ...]:
         """Columns that stay as they are: the key and the position."""
-        return tuple(dict.fromkeys([HEALPIX_COLUMN, self.by, *self.properties["position"]]))
+        return tuple(dict.fromkeys([HEALPIX_COLUMN, self.by, *self.inner.properties["position"]]))
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -306,7 +306,7 @@ class Nest:
     @property
     def properties(self) -> dict[str, Any]:
         """The inner node's, one row for each source."""
-        return {**self.inner.properties, "kind": "sources", "id": self.by}
+        return {**with_columns_there(self.inner.properties, self.head), "kind": "sources", "id": self.by}
 
     @property
     def cells(self) -> Sequence[Cell]:
@@ -331,6 +331,17 @@ class Nest:
     def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
         """Return the inner node's: at most as many."""
         return self.inner.rows_in(ranges)
+
+
+def with_columns_there(properties: dict[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    """Return the properties without what they say of epoch, motion and errors in columns that are not there."""
+    kept = dict(properties)
+    if isinstance(kept.get("epoch"), dict) and kept["epoch"]["column"] not in columns:
+        kept["epoch"] = None
+    for name in ("motion", "errors"):
+        if any(each["column"] not in columns for each in kept.get(name, {}).values()):
+            del kept[name]  # one without the other has no meaning
+    return kept
 
 
 def row_bytes(fields: Iterable[pa.Field]) -> float:

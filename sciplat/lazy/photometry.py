@@ -14,7 +14,7 @@ from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.io.storage import Storage
 from sciplat.lazy.fingerprint import Record
 from sciplat.lazy.image_cost import ImageCost
-from sciplat.lazy.node import Node, row_bytes
+from sciplat.lazy.node import Node, row_bytes, with_columns_there
 from sciplat.sky.align import common_cells
 from sciplat.sky.cell import Cell
 from sciplat.sky.coverage import Coverage, Ranges
@@ -66,6 +66,7 @@ class Photometry:
     def properties(self) -> dict[str, Any]:
         """A catalog of measurements, split as the sources' catalog is."""
         kept = {name: self.catalog.properties[name] for name in ("frame", "epoch", "rows_per_cell")}
+        kept = with_columns_there(kept, self.schema.names)
         return {**kept, "position": ["ra", "dec"], "id": "source_id", "kind": "measurements"}
 
     @cached_property

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from sciplat.sky.cell import MAX_ORDER, Cell
 from sciplat.sky.coverage import Ranges
 
-_DEEPEST = 8  # orders that are counted at once
-_MOST_COUNTS = 1_000_000  # cells that are counted at once
+_DEEPEST = 5  # orders that are counted at once: on a cluster the ranges travel to the workers, and the counts back
+_MOST_COUNTS = 100_000  # cells that are counted at once
 
 
 def split_counted(
@@ -37,7 +37,8 @@ def split_counted(
     while waiting:
         levels = _levels(waiting)
         counts = count(_descendants(waiting, levels)).reshape(len(waiting), -1)
-        parts = [part for cell, rows in zip(waiting, counts, strict=True) for part in _coarsest(cell, rows, rows_per_cell)]
+        found_here = (_coarsest(cell, rows, rows_per_cell) for cell, rows in zip(waiting, counts, strict=True))
+        parts = [part for each in found_here for part in each]
         fits = [rows <= rows_per_cell or cell.order == MAX_ORDER for cell, rows in parts]
         found += [part for part, fit in zip(parts, fits, strict=True) if fit]
         waiting = [cell for (cell, _), fit in zip(parts, fits, strict=True) if not fit]

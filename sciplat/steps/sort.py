@@ -37,7 +37,7 @@ def sorted_rows(table: pa.Table, index: NDArray[np.int64]) -> pa.Table:
 
 
 def merged_rows(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return the rows of sorted tables as one sorted table, in whole columns; at one position earlier tables come first.
+    """Return the rows of sorted tables as one sorted table; at one position those of earlier tables come first.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""The first pass of an ingest: parts of the input are read, placed on the sky and sorted, in memory or beside the store.
+"""The first pass of an ingest: parts of the input are read, placed on the sky and sorted.
 
-Sorted pieces are merged later, cell by cell, so that no more of the input is held than a worker may hold. Whatever
-the size of the pieces and wherever they lie, the merged rows are the same.
+The sorted pieces stay in memory or lie beside the store, and are merged later, cell by cell, so that no more of the
+input is held than a worker may hold. Whatever their size and wherever they lie, the merged rows are the same.
 """
 
 import threading
@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sciplat.errors import InputError, PositionError
+from sciplat.errors import InputError, PositionError, StoreCorrupt
 from sciplat.io.catalog_store import read_cell
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.io.publish import FileEntry
 from sciplat.io.spill import SortedPart, Spill
+from sciplat.io.staging import STAGING
 from sciplat.io.storage import Storage, sha256
 from sciplat.sky.cell import Cell, healpix_29
 from sciplat.sky.coverage import Coverage, Ranges
@@ -143,7 +144,7 @@ class StoredPiece:
 
     def read(self, cell: Cell) -> pa.Table:
         """Read the rows in a cell."""
-        return read_cell(self.storage, self.file, None, np.array([[cell.start, cell.stop]]))
+        return self._read(None, np.array([[cell.start, cell.stop]]))
 
     def count(self, ranges: Ranges) -> NDArray[np.int64]:
         """Read the indices of the rows that may lie in the ranges, and count."""
@@ -151,7 +152,15 @@ class StoredPiece:
         near = whole.clipped(*self.span, limit=_MOST_RANGES)
         if len(near) == 0:
             return np.zeros(len(ranges), dtype=np.int64)
-        return _count(read_cell(self.storage, self.file, [HEALPIX_COLUMN], near).column(0).to_numpy(), ranges)
+        return _count(self._read([HEALPIX_COLUMN], near).column(0).to_numpy(), ranges)
+
+    def _read(self, columns: list[str] | None, ranges: Ranges) -> pa.Table:
+        try:
+            return read_cell(self.storage, self.file, columns, ranges)
+        except StoreCorrupt as error:
+            if self.file.path.startswith(f"{STAGING}/"):
+                error.hint = "restart=True (--restart) drops what was sorted and begins anew"
+            raise
 
 
 def _span(index: NDArray[np.int64]) -> tuple[int, int]:

@@ -101,7 +101,7 @@ def test_where_no_store_is_nothing_is_done(tmp_path):
     for command in ("versions", "gc"):
         result = run(command, tmp_path)
         assert result.exit_code == 2
-        assert "there is no sciplat store" in result.stderr
+        assert "there is no store" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_a_newer_format_is_refused(storage):
 
 
 def test_absent_stores_and_versions_are_named(storage):
-    with pytest.raises(StoreNotFound, match="no sciplat store"):
+    with pytest.raises(StoreNotFound, match="no store"):
         read_manifest(storage)
     commit(storage, manifest())
     with pytest.raises(StoreNotFound, match="no version 7"):

@@ -127,7 +127,7 @@ def test_info_and_head_say_what_there_is(output):
     folder, printed = output
     rows = len(sciplat.open_catalog(folder / "phot"))
     assert "6 images in bands g, i, r; 0 files refused" in printed
-    assert "5,229 rows in 1 cells, 0 rows skipped" in printed
+    assert "version 1, 5,229 rows ingested, 0 skipped; 5,229 rows in 1 cells" in printed
     assert f"{rows:,} measurements in 3 cells" in printed
     assert f"{rows:,} in 3 cells" in printed.split("store")[1]
     for text in ("ra, dec; icrs", "flux_nJy_err_0", "6 pix", "s82_00", "source_id"):
