@@ -107,7 +107,7 @@ def rival_seconds(folder: Path, files: Path) -> float:
         tmp_dir=folder,
     )
     with (
-        LocalCluster(n_workers=THREADS, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=THREADS, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         client.submit(int, 1).result()

@@ -73,7 +73,7 @@ def collection_properties(name: str, folder: str) -> bytes:
 
 def parse_properties(data: bytes) -> dict[str, str]:
     """Return the keys and values of a properties file."""
-    lines = (line.strip() for line in data.decode().splitlines())
+    lines = (line.strip() for line in data.decode(errors="replace").splitlines())
     pairs = (line.partition("=") for line in lines if line and not line.startswith(("#", "!")))
     return {key.strip(): value.strip() for key, _, value in pairs}
 

@@ -149,12 +149,20 @@ class Staging:
             self.storage, lambda part: f"{attempt}-{part.order}-{part.index}.parquet", cell, table, rows_per_cell
         )
 
-    def commit(self, records: Sequence[CellRecord]) -> None:
-        """Make cells done, all of these at once."""
+    def commit(self, records: Sequence[CellRecord], name: str = "") -> None:
+        """Make cells done, all of these at once; `name` is that of their bundle, if it is to be found again."""
         cells = [[each.cell.order, each.cell.index, each.rows, each.seconds] for each in records]
         reports = {str(place): _to_json(each.report) for place, each in enumerate(records) if each.rows}
         body = {"sha256": _digest(cells, reports), "cells": cells, "reports": reports}
-        self.storage.write(f"{self.folder}/done-{uuid.uuid4().hex}.json", json.dumps(body).encode())
+        self.storage.write(f"{self.folder}/done-{name or uuid.uuid4().hex}.json", json.dumps(body).encode())
+
+    def rows_done(self, name: str) -> dict[Cell, int]:
+        """Return the cells of a bundle that are done, with their rows; none if it has no record."""
+        try:
+            cells, _ = self._read(f"done-{name}.json")
+        except FileNotFoundError:
+            return {}
+        return {Cell(order, index): rows for order, index, rows, _ in cells.tolist()}
 
     @property
     def is_begun(self) -> bool:

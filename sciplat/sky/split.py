@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sciplat.sky.cell import MAX_ORDER, Cell
 from sciplat.sky.coverage import Ranges
 
-_DEEPEST = 5  # orders that are counted at once: on a cluster the ranges travel to the workers, and the counts back
+_DEEPEST = 6  # orders that are counted at once: on a cluster the ranges travel to the workers, and the counts back
 _MOST_COUNTS = 100_000  # cells that are counted at once
 
 

@@ -17,7 +17,7 @@ from sciplat.io.catalog_store import LOG, PROVENANCE, CatalogStore
 from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.publish import FileEntry, Manifest, file_entry, read_manifest, rows_digest, version_numbers
 from sciplat.io.staging import CellRecord, DoneCells, Staging
-from sciplat.io.storage import without_secrets
+from sciplat.io.storage import sha256, without_secrets
 from sciplat.sky.coverage import Coverage
 from sciplat.tasks.attempt import BundleReport, attempt_all
 from sciplat.tasks.log import RunLog, origin
@@ -47,20 +47,23 @@ class WriteBundle:
 
     def __call__(self, tasks: Sequence[Task]) -> BundleReport[int]:
         """Return the rows that each task gave; all of them are committed."""
+        name = sha256(" ".join(str(task.cell) for task in tasks).encode())[:32]
+        earlier = self.staging.rows_done(name)  # by a worker that was lost before it could say so
         written = {}
 
         def write(task: Task) -> int:
+            if task.cell in earlier:
+                return earlier[task.cell]
             table = task.run()
             written[task.cell] = self.staging.write(task.cell, table, self.rows_per_cell)
             return int(table.num_rows)
 
         report = attempt_all(write, tasks, self.what)
         pa.default_memory_pool().release_unused()  # half of it would stay, and count against the next task
-        done = [each for each in report.outcomes if each.error is None]
+        done = [each for each in report.outcomes if each.cell in written]
         if done:
-            self.staging.commit(
-                [CellRecord(each.cell, each.result or 0, each.seconds, written[each.cell]) for each in done]
-            )
+            records = [CellRecord(each.cell, each.result or 0, each.seconds, written[each.cell]) for each in done]
+            self.staging.commit(records, "" if earlier else name)
         return report
 
 

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 import sciplat
 from sciplat.config import settings as sciplat_settings
+from sciplat.errors import StorageError
 from sciplat.sky.cell import Cell
 from tests.ingest.ingest_process import SMALLEST, write_source
-from tests.lazy.plan_process import content
+from tests.ingest.test_catalog import mounted  # noqa: F401
+from tests.lazy.plan_process import content, left_over
 
 MB = 1_000_000
 ROOT = Path(__file__).parents[2]
@@ -157,3 +159,27 @@ def test_any_table_comes_back(table, rows_per_cell, as_files):
         assert multiset(theirs, table.schema.names) == multiset(table, table.schema.names)
         assert all(part.num_rows <= rows_per_cell or cell.order == 29
                    for cell, part in zip(catalog.cells, parts, strict=True))  # fmt: skip
+
+
+def test_a_disk_that_fills_up_with_sorted_pieces(tmp_path, mounted, one_thread):  # noqa: F811
+    """The old version stays, and the same call goes on once there is room."""
+    disk, source = mounted("size=30m"), tmp_path / "t.parquet"
+    rng = np.random.default_rng(3)
+    first = pa.table(positions(rng, 1000) | {f"x{k}": rng.normal(size=1000) for k in range(10)})
+    sciplat.ingest_catalog(first, disk / "store")
+    pq.write_table(pa.table(positions(rng, 120_000) | {f"x{k}": rng.normal(size=120_000) for k in range(10)}), source,
+                   row_group_size=20_000)  # fmt: skip
+    (disk / "filler").write_bytes(bytes(24 * MB))
+    with pytest.raises(StorageError, match="sorted") as full:
+        sciplat.ingest_catalog(source, disk / "store", mode="append", memory=SMALLEST)
+    assert str(disk / "store" / ".staging") in full.value.what
+    assert "No space left on device" in full.value.found
+    assert "bytes" in full.value.found
+    old = sciplat.open_catalog(disk / "store")
+    assert (old.version, old.compute().num_rows) == (1, 1000)
+    kept = len(list((disk / "store").glob(".staging/*/sorted-*")))
+    (disk / "filler").unlink()
+    new = sciplat.ingest_catalog(source, disk / "store", mode="append", memory=SMALLEST)
+    assert kept > 0
+    assert (new.version, new.report["rows"], len(new)) == (2, 120_000, 121_000)
+    assert left_over(disk / "store") == []

@@ -150,18 +150,17 @@ def server():
     running.stop()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.05])
-def test_writers_of_object_storage(context, server, share):
+def test_writers_of_object_storage_that_loses_answers(context, server):
     url, few = f"s3://sky/{uuid.uuid4().hex}", BASE[::5]
     straight = {"endpoint_url": f"http://{server[0]}:{server[1]}", "key": "testing", "secret": "testing"}
     make(url, few, straight)
-    with CuttingProxy(server, share, SEED) as proxy:
+    with CuttingProxy(server, 0.05, SEED) as proxy:
         options = straight | {"endpoint_url": f"http://127.0.0.1:{proxy.port}"}
         places = [[5 * number, 25] for number in range(4)]  # their own, and one of all
         answers = run_together(context, url, places, 2, options)
     made, conflicts = check(url, answers, few, straight)
     assert made == 8
-    assert (proxy.cut > 0) == (share > 0)
+    assert proxy.cut > 0
     print(
         f"seed {SEED}: {made} commits to S3, {proxy.cut} of {proxy.answers} answers cut, {len(conflicts)} refused, "
         f"{sum(answer[2] for answer in answers)} unclear, 0 lost, 0 twice"

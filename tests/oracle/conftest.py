@@ -138,7 +138,7 @@ def by_hats_import(rival, tmp_path_factory):
     arguments = rival("hats_import.catalog.arguments")
     pipeline = rival("hats_import.pipeline")
     distributed = rival("distributed")
-    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None)
+    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0")
 
     def make(name, **options):
         folder = tmp_path_factory.mktemp(name)

@@ -113,7 +113,7 @@ def nannies():
     """Return the client of a cluster of two workers whose processes nannies start again."""
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None, host="127.0.0.1") as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0", host="127.0.0.1") as cluster,
         Client(cluster) as client,
     ):
         yield client
