@@ -4,26 +4,19 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-import numpy as np
-import pyarrow as pa
-
 from sciplat.config import parse_bytes
 from sciplat.errors import ArgumentError, InputError
 from sciplat.ingest.merge import Ingest
-from sciplat.ingest.position import position_columns
-from sciplat.ingest.sources import Source, Sources, open_sources, unit_of
+from sciplat.ingest.properties import Said, added_properties, new_properties
+from sciplat.ingest.sources import Source, open_sources
 from sciplat.io.catalog_store import CatalogStore
-from sciplat.io.hats import HEALPIX_COLUMN, identity_column
 from sciplat.io.publish import check_absent, read_manifest, version_numbers
 from sciplat.io.staging import staging_areas
 from sciplat.io.storage import Storage, open_storage
 from sciplat.lazy.catalog import Catalog
-from sciplat.sky.motion import Errors, Motion, epoch_property, errors_properties, motion_properties
+from sciplat.sky.motion import Errors, Motion
 from sciplat.tasks.budget import plan_budget
 from sciplat.tasks.workers import open_workers
-
-FRAMES = ("icrs", "fk5", "galactic")
-_ROWS_PER_CELL = 1_000_000
 
 
 def ingest_catalog(  # noqa: PLR0913  # what a catalog is, is said in many words
@@ -32,8 +25,8 @@ def ingest_catalog(  # noqa: PLR0913  # what a catalog is, is said in many words
     *,
     ra: str | None = None,
     dec: str | None = None,
-    rows_per_cell: int = _ROWS_PER_CELL,
-    frame: str = "icrs",
+    rows_per_cell: int | None = None,
+    frame: str | None = None,
     epoch: str | None = None,
     motion: Motion | None = None,
     errors: Errors | None = None,
@@ -57,10 +50,11 @@ def ingest_catalog(  # noqa: PLR0913  # what a catalog is, is said in many words
         Of the store.
     ra, dec : str, optional
         Columns with the position in degrees; found by their usual names otherwise.
-    rows_per_cell : int
-        Cells are split until none holds more; only a cell of the highest order may, whose rows are all at one place.
-    frame : {"icrs", "fk5", "galactic"}
-        Of the positions.
+    rows_per_cell : int, optional
+        Cells are split until none holds more, by default 1,000,000; only a cell of the
+        highest order may, whose rows are all at one place.
+    frame : {"icrs", "fk5", "galactic"}, optional
+        Of the positions; ICRS by default.
     epoch : str, optional
         Of the positions: a Julian or Besselian year, for example "J2016.0", or a column.
     motion : Motion, optional
@@ -71,7 +65,8 @@ def ingest_catalog(  # noqa: PLR0913  # what a catalog is, is said in many words
         How to cite the catalog; what is made of it repeats it.
     mode : {"create", "append"}
         Make the store, or a new version of it with these rows added: only cells that get rows are written anew. The
-        store then knows its position, frame, epoch and rows per cell, and the columns must be its own.
+        store then knows its position, frame, epoch and rows per cell, and the columns must be its own; a wider float is
+        rounded to the store's.
     bad : {"refuse", "skip"}
         What to do with rows whose position is missing or off the sphere: declinations lie within 90 degrees of the
         equator, right ascensions from -360 to 360.
@@ -102,7 +97,9 @@ def ingest_catalog(  # noqa: PLR0913  # what a catalog is, is said in many words
     StorageError
         If the store's disk is full or gone; the same call goes on.
     """
-    _check_arguments(rows_per_cell, frame, mode, bad)
+    _check(mode, ("create", "append"), "mode")
+    _check(bad, ("refuse", "skip"), "bad")
+    said = Said(ra, dec, rows_per_cell, frame, epoch, motion, errors, citation)
     storage = open_storage(url, storage_options)
     parent = _parent(storage, mode)
     limit = None if memory is None else parse_bytes(memory, what="memory")
@@ -111,38 +108,16 @@ def ingest_catalog(  # noqa: PLR0913  # what a catalog is, is said in many words
     if not opened.parts:
         raise InputError("there is nothing to ingest", found=f"{len(opened.schema)} columns, no row")
     if parent is None:
-        names = position_columns(opened.schema, ra, dec, frame)
-        properties: dict[str, Any] = {
-            "position": list(names),
-            "id": identity_column(opened.schema.names),
-            "kind": "sources",
-            "frame": frame,
-            "epoch": epoch_property(epoch, opened.schema),
-            "rows_per_cell": int(rows_per_cell),
-            "citations": [citation] if citation else [],
-        }
-        properties |= {"motion": motion_properties(motion, opened.schema)} if motion else {}
-        properties |= {"errors": errors_properties(errors, opened.schema)} if errors else {}
+        properties = new_properties(opened.schema, said)
     else:
-        given: dict[str, object] = {"ra": ra, "dec": dec, "epoch": epoch_property(epoch, opened.schema)}
-        given |= {"motion": motion_properties(motion, opened.schema) if motion else None}
-        given |= {"errors": errors_properties(errors, opened.schema) if errors else None}
-        given |= {"frame": None if frame == "icrs" else frame}
-        given |= {"rows_per_cell": None if rows_per_cell == _ROWS_PER_CELL else rows_per_cell}
-        properties = _appended_properties(parent, opened, given, citation)
+        properties = added_properties(opened.schema, said, parent)
     ingest = Ingest(storage, opened, properties, parent, skip_bad=bad == "skip", budget=budget)
     return Catalog.of_store(ingest.run(restart=restart))
 
 
-def _check_arguments(rows_per_cell: object, frame: str, mode: str, bad: str) -> None:
-    if isinstance(rows_per_cell, bool) or not isinstance(rows_per_cell, int | np.integer) or rows_per_cell < 1:
-        raise ArgumentError("rows_per_cell is a positive whole number", found=repr(rows_per_cell))
-    if frame not in FRAMES:
-        raise ArgumentError(f"the frame {frame!r} is unknown", hint=", ".join(FRAMES))
-    if mode not in ("create", "append"):
-        raise ArgumentError(f"mode={mode!r} is unknown", hint='"create" or "append"')
-    if bad not in ("refuse", "skip"):
-        raise ArgumentError(f"bad={bad!r} is unknown", hint='"refuse" or "skip"')
+def _check(value: str, known: tuple[str, str], what: str) -> None:
+    if value not in known:
+        raise ArgumentError(f"{what}={value!r} is unknown", hint=f'"{known[0]}" or "{known[1]}"')
 
 
 def _parent(storage: Storage, mode: str) -> CatalogStore | None:
@@ -164,50 +139,3 @@ def _parent(storage: Storage, mode: str) -> CatalogStore | None:
     if not killed:  # after it had published: the same call is to end well
         check_absent(storage)
     return None
-
-
-def _appended_properties(
-    parent: CatalogStore, opened: Sources, given: Mapping[str, object], citation: str | None
-) -> dict[str, Any]:
-    """Return the store's properties if rows with these columns can be added to it.
-
-    Raises
-    ------
-    ArgumentError
-        If the call says something else of the rows than the store does, or their columns are others.
-    """
-    said = parent.manifest.properties
-    known = {**said, "ra": said["position"][0], "dec": said["position"][1]}
-    for name, value in given.items():
-        if value is not None and value != known.get(name):
-            raise ArgumentError(
-                f"{name}={value!r} is not what {parent.storage.url} has",
-                found=repr(known.get(name)),
-                hint=f"leave {name} out: the rows that are added are like those of the store",
-            )
-    ours = pa.schema([field for field in parent.schema if field.name != HEALPIX_COLUMN])
-    if different := sorted(set(ours.names) ^ set(opened.schema.names)):
-        raise ArgumentError(
-            f"the sources have other columns than {parent.storage.url}",
-            found=", ".join(different[:5]),
-            hint="rename or remove them, or make a store of its own",
-        )
-    for field in ours:
-        _check_fits(field, opened.schema.field(field.name))
-    cited = [citation] if citation and citation not in said["citations"] else []
-    rest = {name: value for name, value in said.items() if name not in ("report", "fingerprint")}
-    return rest | {"citations": [*said["citations"], *cited]}
-
-
-def _check_fits(ours: pa.Field, theirs: pa.Field) -> None:
-    """Refuse a column of another unit, or of a type whose values the store's column cannot hold."""
-    if unit_of(ours) and unit_of(theirs) and unit_of(ours) != unit_of(theirs):
-        raise ArgumentError(
-            f"the column {ours.name!r} has another unit than the store's", found=f"{unit_of(theirs)}, {unit_of(ours)}"
-        )
-    try:
-        pa.unify_schemas([pa.schema([ours]), pa.schema([theirs.with_metadata(None)])], promote_options="permissive")
-    except pa.ArrowException:
-        raise ArgumentError(
-            f"the column {ours.name!r} has another type than the store's", found=f"{theirs.type}, {ours.type}"
-        ) from None

@@ -1,6 +1,6 @@
 """An ingest from its sources to its store: sort the parts of the input, choose cells, merge the parts into them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sciplat.errors import ConflictError, InputError, PositionError, SciplatError
+from sciplat.errors import ConflictError, InputError, PositionError, SciplatError, TaskTooLarge
 from sciplat.ingest.sources import Sources
 from sciplat.io.catalog_store import CatalogStore, CellEntry
 from sciplat.io.catalog_writer import CatalogWriter
@@ -27,13 +27,13 @@ from sciplat.sky.coverage import Coverage
 from sciplat.sky.split import split_counted
 from sciplat.tasks.budget import Budget
 from sciplat.tasks.log import RunLog, origin
-from sciplat.tasks.memory import plan_work
-from sciplat.tasks.merge import MergeTask, merge_cost
+from sciplat.tasks.memory import Work, plan_work
+from sciplat.tasks.merge import MergeTask, Pieces, merge_cost
 from sciplat.tasks.quote import Cost, write_cost
 from sciplat.tasks.run import Run
-from sciplat.tasks.sort import Allowance, Piece, SortedInput, SortPart, StoredPiece, count_rows, sort_parts
+from sciplat.tasks.sort import Allowance, SortedInput, SortPart, StoredPiece, count_rows, sort_parts
 from sciplat.tasks.workers import LocalThreads, open_workers
-from sciplat.tasks.write import write_catalog
+from sciplat.tasks.write import published_twin, write_catalog
 
 _SKY = [Cell(0, base) for base in range(12)]
 
@@ -96,11 +96,24 @@ class Ingest:
             staging.begin(record)
             log.event("started", what="read", total=len(self.sources.parts), resumed=0, **origin(writer.write_id))
             found = self._sorted(staging)
+            merge = self._planned(found)
         except BaseException as error:
+            twin = published_twin(writer, staging) if isinstance(error, Exception) else None
+            if twin is not None:  # it has removed what this run was about to read
+                return tidied(twin, staging)
             with suppress(Exception):
                 _leave(staging, log, writer.write_id, error)
             raise
-        store = self._merged(found, writer, staging, record, log)
+        counts = {"rows": found.rows, "skipped": found.skipped, "spilled": found.spilled}
+        report = {**counts, "cells_over_limit": merge.over_limit}
+        writer = replace(writer, kept=merge.kept, properties=writer.properties | {"report": report})
+        run: Run[int] = Run("ingest", merge.work, merge.task, open_workers(), log=log)
+        provenance = provenance_maker(staging, record, [_input(each) for each in self.sources.records])
+        try:
+            store = write_catalog(run, self.schema, writer, staging, record, provenance)
+        except ConflictError:
+            staging.remove()  # the version that it goes on from is another one now
+            raise
         with suppress(OSError, SciplatError):  # the result is there, whatever else lies beside it
             drop_idle(self.storage)
         return store
@@ -118,7 +131,7 @@ class Ingest:
                 store = CatalogStore(self.storage, read_manifest(self.storage, number)) if number in published else None
                 if store is None or store.manifest.write_id not in writers:
                     continue
-                if {**recorded_plan(store.provenance), "added_to": None} == {**record, "added_to": None}:
+                if _is_same(recorded_plan(store.provenance), record):
                     return tidied(store, area)
         return None
 
@@ -133,8 +146,8 @@ class Ingest:
         held = self.budget.held if sum(part.size for part in self.sources.parts) <= self.budget.held else 0
         allowance = Allowance(held) if isinstance(open_workers(), LocalThreads) else None
         columns = pa.schema([field for field in self.schema if field.name != HEALPIX_COLUMN])
-        position = self.properties["position"]
-        sort = SortPart(Spill(staging), columns, (position[0], position[1]), self.skip_bad, allowance)
+        ra, dec = self.properties["position"]
+        sort = SortPart(Spill(staging), columns, (ra, dec), self.skip_bad, self.budget.chunk, allowance)
         found = sort_parts(self.sources.parts, sort)
         if found.rows == 0 and found.skipped:
             raise PositionError("no row has a position on the sphere", found=f"{found.skipped:,} rows without")
@@ -142,40 +155,22 @@ class Ingest:
             raise InputError("there is nothing to ingest", found=f"{len(self.sources.schema)} columns, no row")
         return found
 
-    def _merged(
-        self, found: SortedInput, writer: CatalogWriter, staging: Staging, record: Record, log: RunLog
-    ) -> CatalogStore:
+    def _planned(self, found: SortedInput) -> "_Merge":
+        """Choose the cells of the store, and what is read for each."""
         touched = self._touched(found)
-        old = [
-            StoredPiece(self.storage, each.file, (each.cell.start, each.cell.stop)) for each in touched
-        ]
-        pieces: tuple[Piece, ...] = (*old, *found.pieces)
-        limit = writer.properties["rows_per_cell"]
+        old = [StoredPiece(self.storage, each.file, (each.cell.start, each.cell.stop)) for each in touched]
+        pieces = Pieces((*old, *found.pieces))  # at one place the rows that were there before come first
+        limit = self.properties["rows_per_cell"]
         roots = [*(each.cell for each in touched), *self._free()]
-        cells = split_counted(roots, partial(count_rows, pieces), limit)
-        report = {
-            "rows": found.rows,
-            "skipped": found.skipped,
-            "spilled": found.spilled,
-            "cells_over_limit": [[str(cell), rows] for cell, rows in cells if rows > limit],
-        }
+        cells = split_counted(roots, partial(count_rows, pieces.all), limit)
         kept = None
         if self.parent is not None:
             replaced = Coverage.from_cells([*(cell for cell, _ in cells), *(each.cell for each in touched)])
             kept = Kept(self.parent, replaced)
-        writer = replace(writer, kept=kept, properties=writer.properties | {"report": report})
-        held = sum(piece.size for piece in pieces if not isinstance(piece, StoredPiece))
-        cost = _Costs(dict(cells), pieces, partial(count_rows, pieces))
-        work = plan_work((cell for cell, _ in cells), cost, limit=self.budget.share(held), what="ingest")
-        run: Run[int] = Run(
-            "ingest", work, lambda cell: MergeTask(cell, _meeting(pieces, cell), self.schema), open_workers(), log=log
-        )
-        inputs = [_input(each) for each in self.sources.records]
-        try:
-            return write_catalog(run, self.schema, writer, staging, record, provenance_maker(staging, record, inputs))
-        except ConflictError:
-            staging.remove()  # the version that it goes on from is another one now
-            raise
+        share = self.budget.share(pieces.held)
+        work = plan_work((cell for cell, _ in cells), _Costs(dict(cells), pieces), limit=share, what="ingest")
+        over = [[str(cell), rows] for cell, rows in cells if rows > limit]
+        return _Merge(work, partial(_merge_task, pieces, self.schema), kept, over)
 
     def _touched(self, found: SortedInput) -> list[CellEntry]:
         """Return the cells of the store that rows are added to."""
@@ -195,23 +190,37 @@ class Ingest:
 
 
 @dataclass(frozen=True)
+class _Merge:
+    """The second pass of an ingest: its cells, how each is made, and those of the parent that stay."""
+
+    work: Work
+    task: Callable[[Cell], MergeTask]
+    kept: Kept | None
+    over_limit: list[list[Any]]
+
+
+@dataclass(frozen=True)
 class _Costs:
     """The cost of every cell; rows of a part of one are counted."""
 
     rows: dict[Cell, int]
-    pieces: tuple[Piece, ...]
-    count: Any
+    pieces: Pieces
 
     def __call__(self, cell: Cell) -> Cost:
-        rows = self.rows.get(cell)
+        rows, near = self.rows.get(cell), self.pieces.near(cell)
         if rows is None:
-            rows = int(self.count(cell_ranges([cell]))[0])
-        return write_cost(merge_cost(rows, _meeting(self.pieces, cell)))
+            rows = int(count_rows(near, cell_ranges([cell]))[0])
+        return write_cost(merge_cost(rows, near))
 
 
-def _meeting(pieces: Sequence[Piece], cell: Cell) -> tuple[Piece, ...]:
-    """Return the pieces that may have rows in a cell."""
-    return tuple(piece for piece in pieces if piece.span[0] < cell.stop and cell.start < piece.span[1])
+def _merge_task(pieces: Pieces, schema: pa.Schema, cell: Cell) -> MergeTask:
+    return MergeTask(cell, pieces.near(cell), schema)
+
+
+def _is_same(done: Record, record: Record) -> bool:
+    """Return whether two ingests are one, begun on different versions of the store."""
+    appends = {"added_to" in done, "added_to" in record}
+    return len(appends) == 1 and {**done, "added_to": None} == {**record, "added_to": None}
 
 
 def _input(record: Record) -> Input:
@@ -223,7 +232,7 @@ def _input(record: Record) -> Input:
 
 def _leave(staging: Staging, log: RunLog, write_id: str, error: BaseException) -> None:
     """Keep the parts that are sorted for the next run, unless the input itself is at fault."""
-    at_fault = isinstance(error, SciplatError) and error.kind == "usage"
+    at_fault = isinstance(error, SciplatError) and error.kind == "usage" and not isinstance(error, TaskTooLarge)
     if at_fault and not staging.writers - {write_id}:
         staging.remove()
         staging.storage.remove_empty("")

@@ -40,7 +40,7 @@ from sciplat.sky.coverage import Coverage, Ranges
 ROW_GROUP = 60_000  # rows: a small cone touches one or two groups and decodes them as a whole
 PROVENANCE = "provenance.json"
 LOG = "log.jsonl"  # of the run that made the version
-_BESIDE_THE_ROWS = ("report", "fingerprint", "citations")  # properties that may differ where the rows are the same
+BESIDE_THE_ROWS = ("report", "fingerprint", "citations")  # properties that may differ where the rows are the same
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class CatalogStore:
     @property
     def digest(self) -> str:
         """SHA-256 of the version's rows and of what it says of them: equal digest, equal input of a plan."""
-        said = {name: value for name, value in self.manifest.properties.items() if name not in _BESIDE_THE_ROWS}
+        said = {name: value for name, value in self.manifest.properties.items() if name not in BESIDE_THE_ROWS}
         return sha256(f"{self.manifest.digest} {json.dumps(said, sort_keys=True)}".encode())
 
     @cached_property

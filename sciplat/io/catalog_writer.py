@@ -207,7 +207,9 @@ class CatalogWriter:
             )
         self.kept.check_apart(newest, self.write_id)
         self.storage.remove(self.folder)  # its number is taken
-        return replace(self, parent=newest, kept=replace(self.kept, parent=CatalogStore(self.storage, newest)))
+        cited = dict.fromkeys([*newest.properties.get("citations", []), *self.properties.get("citations", [])])
+        kept = replace(self.kept, parent=CatalogStore(self.storage, newest))
+        return replace(self, parent=newest, kept=kept, properties=self.properties | {"citations": list(cited)})
 
     def link_kept(self) -> list[CellReport]:
         """Take over the cells of the parent that the new version has too."""

@@ -6,9 +6,7 @@ share no files but the arrays of an image store, since links and copies are file
 
 import re
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 from sciplat.errors import ArgumentError
@@ -16,7 +14,7 @@ from sciplat.io.catalog_store import point_to_newest
 from sciplat.io.image_store import TABLE
 from sciplat.io.publish import Manifest, read_manifest, version_numbers
 from sciplat.io.staging import STAGING, staging_areas
-from sciplat.io.storage import LocalStorage, Storage
+from sciplat.io.storage import Storage
 
 DAY = 86400.0
 _FOLDER = re.compile(r"v\d+-[0-9a-f]{12}")  # of a version
@@ -57,7 +55,7 @@ def collect_garbage(
         Of a catalog or an image store.
     keep : int, optional
         Remove all versions but this many of the newest as well, whatever their age. Who has opened an older one gets
-        StoreCorrupt at the next read.
+        StoreNotFound at the next read.
     grace : float
         Seconds. Nothing that was written to within them is removed as a leftover.
     dry_run : bool
@@ -80,22 +78,20 @@ def collect_garbage(
     if not grace >= 0:
         raise ArgumentError("the grace period is not negative", found=f"{grace} s")
     contents = _look(storage)
-    count = Counter[tuple[int, int]]()
-    dropped = contents.manifests[:-keep] if keep else []
-    versions = [Removed(path, _freed(storage, path, count), why) for path, why in _old_versions(contents, dropped)]
-    leftovers = [
-        Removed(path, _freed(storage, path, count), why)
-        for path, why in _leftovers(storage, contents, {each.path for each in versions})
-        if _is_old(storage, path, grace)
-    ]
+    old = list(_old_versions(contents, contents.manifests[:-keep] if keep else []))
+    leftovers = _leftovers(storage, contents, {path for path, _ in old})
+    found = [*old, *(each for each in leftovers if _is_old(storage, each[0], grace))]
+    sizes = storage.freed([path for path, _ in found])
+    planned = [Removed(path, size, why) for (path, why), size in zip(found, sizes, strict=True)]
     if dry_run:
-        return [*versions, *leftovers]
+        return planned
+    versions = planned[: len(old)]
     if versions:
         point_to_newest(contents.table)  # other readers must not be left with a pointer to what goes
     for each in versions:
         _remove(storage, each.path)
     # a writer may have come back to life since they were looked at
-    removed = [*versions, *(each for each in leftovers if _is_old(storage, each.path, grace))]
+    removed = [*versions, *(each for each in planned[len(old) :] if _is_old(storage, each.path, grace))]
     for each in removed[len(versions) :]:
         _remove(storage, each.path)
     if any(STAGING in each.path for each in removed):
@@ -133,10 +129,20 @@ def _look(storage: Storage) -> _Contents:
     folders = [f"{prefix}{name}" for name in table.names("") if _FOLDER.fullmatch(name)]
     folders += _groups(storage, names) if has_images else []
     areas = [f"{prefix}{area.folder}" for area in staging_areas(table)]
-    manifests = [read_manifest(table, number) for number in version_numbers(table)]
+    manifests = list(_manifests(table))
     if not (folders or areas or manifests):
         read_manifest(table)  # says that there is no store
     return _Contents(table, prefix, folders, areas, manifests)
+
+
+def _manifests(table: Storage) -> Iterator[Manifest]:
+    """Yield the manifests of all versions but those that someone else is removing."""
+    for number in version_numbers(table):
+        try:
+            yield read_manifest(table, number)
+        except FileNotFoundError:
+            if number in version_numbers(table):
+                raise
 
 
 def _groups(storage: Storage, names: list[str]) -> list[str]:
@@ -183,25 +189,8 @@ def _is_old(storage: Storage, path: str, grace: float) -> bool:
         return False
 
 
-def _freed(storage: Storage, path: str, count: Counter[tuple[int, int]]) -> int:
-    """Return the bytes below a path; of a file with several names they are free when the last one goes."""
-    if not isinstance(storage, LocalStorage):
-        return sum(storage.size(name) for name in storage.files(path))
-    place, total = storage.at(path), 0
-    for file in [place, *place.rglob("*")]:
-        with suppress(FileNotFoundError):
-            about = file.lstat()
-            count[about.st_dev, about.st_ino] += 1
-            if not file.is_dir() and count[about.st_dev, about.st_ino] == about.st_nlink:
-                total += about.st_size
-    return total
-
-
 def _remove(storage: Storage, path: str) -> None:
-    """Remove a file or folder; what someone else removes at the same time is no error."""
-    with suppress(FileNotFoundError):
-        if STAGING in path.split("/"):  # logs last, as a run that ends does
-            for name in storage.names(path):
-                if not name.startswith("log-"):
-                    storage.remove(f"{path}/{name}")
-        storage.remove(path)
+    """Remove a file or folder."""
+    if STAGING in path.split("/"):  # logs last, as a run that ends does
+        storage.remove_all([f"{path}/{name}" for name in storage.names(path) if not name.startswith("log-")])
+    storage.remove(path)

@@ -1,13 +1,14 @@
 """Cells that a version takes over from the one before it: their files get one more name."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sciplat.errors import ConflictError
 from sciplat.io import hats
-from sciplat.io.catalog_store import CatalogStore, CellEntry
+from sciplat.io.catalog_store import BESIDE_THE_ROWS, CatalogStore, CellEntry
 from sciplat.io.cell_report import CellReport
 from sciplat.io.publish import Manifest, link_files, new_names
 from sciplat.sky.cell import MAX_ORDER, Cell
@@ -52,9 +53,11 @@ class Kept:
         later = CatalogStore(self.parent.storage, newest)
         ours, theirs = ({(each.cell, each.file.sha256) for each in store.entries} for store in (self.parent, later))
         met = sorted((cell for cell, _ in ours ^ theirs if self._replaces(cell)), key=lambda cell: cell.start)
-        other_columns = not later.schema.equals(self.parent.schema, check_metadata=True)
-        if met or other_columns:
-            what = "the columns" if other_columns else f"cell {met[0]}"
+        other = _meaning(later) != _meaning(self.parent) or not later.schema.equals(
+            self.parent.schema, check_metadata=True
+        )
+        if met or other:
+            what = "what is said of the rows" if other else f"cell {met[0]}"
             raise ConflictError(
                 f"two writers changed {what} of {self.parent.storage.url}",
                 found=f"write {newest.write_id} published version {newest.number} first, this is write {write_id}",
@@ -63,6 +66,11 @@ class Kept:
 
     def _replaces(self, cell: Cell) -> bool:
         return self.replaced.meets(cell.start, cell.stop)
+
+
+def _meaning(store: CatalogStore) -> dict[str, Any]:
+    """Return what a version says of its rows: frame, epoch, position and so on."""
+    return {name: value for name, value in store.manifest.properties.items() if name not in BESIDE_THE_ROWS}
 
 
 def _map_part(counts: NDArray[np.int64], entry: CellEntry) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

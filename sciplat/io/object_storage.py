@@ -5,6 +5,7 @@ without credentials.
 """
 
 import contextlib
+import glob
 import posixpath
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -202,13 +203,26 @@ class ObjectStorage(Storage):
     def remove_empty(self, path: str) -> None:
         """Do nothing: object storage has no folders without objects."""
 
+    def freed(self, paths: Sequence[str]) -> list[int]:
+        """Return the bytes of all objects at or below each path, as the listing has them."""
+        freed = []
+        for path in paths:
+            with self._talking(path, "listed"):
+                system, full = self._locate(path)
+                freed.append(sum(int(about["size"] or 0) for about in system.find(full, detail=True).values()))
+        return freed
+
     def remove(self, path: str) -> None:
         """Remove an object or all objects below a folder."""
         with self._talking(path, "removed"):
             system, full = self._locate(path)
-            with contextlib.suppress(FileNotFoundError):  # others may be removing it too
-                if system.exists(full):
-                    system.rm(full, recursive=True)
+            _remove(system, system.find(full))
+
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Remove objects, on S3 a thousand with one request."""
+        if paths:
+            with self._talking(paths[0], "removed"):
+                _remove(self._system[0], [self._locate(path)[1] for path in paths])
 
     def _plain(self, name: str) -> str:
         """Return a name from a listing as it is; web pages quote theirs."""
@@ -264,6 +278,13 @@ def _joined(root: str, path: str) -> str:
     """Return a path below a root that may have a protocol."""
     head, mark, rest = root.rpartition("://")
     return f"{head}{mark}{posixpath.normpath(f'{rest}/{path}')}"
+
+
+def _remove(system: Any, names: list[str]) -> None:
+    """Remove objects by their full names."""
+    if names:
+        with contextlib.suppress(FileNotFoundError):  # others may be removing them too
+            system.rm([glob.escape(name) for name in names])  # fsspec takes names for patterns
 
 
 def _tried(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

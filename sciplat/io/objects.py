@@ -3,6 +3,7 @@
 import hashlib
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/]*@)?([^\s?]*)(?:\?\S*)?")
@@ -83,5 +84,13 @@ class Storage(ABC):
         """Remove a folder, and then those above it up to this one, as far as nothing at all is in them."""
 
     @abstractmethod
+    def freed(self, paths: Sequence[str]) -> list[int]:
+        """Return the bytes that each of some objects or folders gives back when they are removed one after the other."""
+
+    @abstractmethod
     def remove(self, path: str) -> None:
         """Remove an object or a folder with all below it; nothing happens if there is none."""
+
+    @abstractmethod
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Remove objects, no folders, in as few requests as it takes; nothing happens where there is none."""

@@ -206,14 +206,15 @@ def commit(storage: Storage, manifest: Manifest) -> Manifest:
     ConflictError
         If another writer has published a version with this number first.
     """
-    path = f"versions/{manifest.number}.json"
-    if storage.create(path, manifest.to_json()):
+    later = [number for number in version_numbers(storage) if number >= manifest.number]
+    # a number may be free again because its version was removed: the newest one tells that others were first
+    if not later and storage.create(f"versions/{manifest.number}.json", manifest.to_json()):
         return manifest
     # an answer may have been lost on the way although the object was made: the write id tells
-    winner = read_manifest(storage, manifest.number)
+    winner = read_manifest(storage, min(later, default=manifest.number))
     if winner.write_id != manifest.write_id:
         raise ConflictError(
-            f"version {manifest.number} of {storage.url} was published by another writer",
+            f"version {winner.number} of {storage.url} was published by another writer",
             found=f"write {winner.write_id}, this is {manifest.write_id}",
             hint="read the new version and write again",
         )

@@ -8,7 +8,7 @@ They lie in the staging area of the ingest, as Parquet files that are checked li
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
@@ -68,6 +68,15 @@ class Spill:
         body = asdict(part)
         text = json.dumps({"sha256": _digest(body), "part": body})  # tuples become lists in both
         self.staging.storage.write(f"{self.staging.folder}/{_RECORD}{part.key}.json", text.encode())
+
+    def forget_others(self, keys: Iterable[str]) -> None:
+        """Remove what stands for other parts: with another limit of memory the input was cut into others."""
+        named = {f"{_RECORD}{key}.json" for key in keys}
+        for name in self.staging.storage.names(self.staging.folder):
+            if name.startswith(_RECORD) and name not in named:
+                part = self._read(name.removeprefix(_RECORD).removesuffix(".json"))
+                for path in [f"{self.staging.folder}/{name}", *(file.path for file, _ in part.pieces)]:
+                    self.staging.storage.remove(path)
 
     def done(self, keys: Sequence[str]) -> dict[str, SortedPart]:
         """Return those of the named parts that are done.

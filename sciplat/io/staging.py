@@ -166,8 +166,8 @@ class Staging:
 
     @property
     def is_begun(self) -> bool:
-        """Whether any cell is done."""
-        return any(name.startswith("done-") for name in self.storage.names(self.folder))
+        """Whether any cell is done, or any part of an input sorted."""
+        return any(name.startswith(("done-", "sorted-")) for name in self.storage.names(self.folder))
 
     def done(self) -> "DoneCells":
         """Return the cells that are done, disjoint.

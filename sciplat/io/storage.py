@@ -7,8 +7,10 @@ object visible when its single PUT is complete. Temporary names begin with a dot
 import contextlib
 import os
 import shutil
+import stat
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -108,18 +110,22 @@ class LocalStorage(Storage):
 
     def files(self, path: str) -> list[str]:
         """Return the sorted paths of all files below a folder."""
-        below = self.at(path).rglob("*")
+        below = _below(self.at(path))
         return sorted(file.relative_to(self.root).as_posix() for file in below if file.is_file())
 
     def modified(self, path: str) -> float:
         """Return when a file, or the newest thing in a folder, was written."""
         place = self.at(path)
-        return max(each.lstat().st_mtime for each in [place, *place.rglob("*")])
+        return max([place.lstat().st_mtime, *(about.st_mtime for about in _looked_at(_below(place)))])
 
     def marks(self, path: str) -> list[str]:
         """Return the path, size and time of every file below a folder."""
-        about = ((name, self.at(name).stat()) for name in self.files(path))
-        return [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in about]
+        found = []
+        for name in self.files(path):
+            with contextlib.suppress(FileNotFoundError):  # others may be removing it
+                about = self.at(name).stat()
+                found.append(f"{name} {about.st_size} {about.st_mtime_ns}")
+        return found
 
     def remove_empty(self, path: str) -> None:
         """Remove folders that hold nothing, hidden files included."""
@@ -129,13 +135,43 @@ class LocalStorage(Storage):
                 folder.rmdir()
             folder = folder.parent
 
+    def freed(self, paths: Sequence[str]) -> list[int]:
+        """Return the bytes below each path; those of a file with several names are free when the last one goes."""
+        names, freed = Counter[tuple[int, int]](), []
+        for path in paths:
+            total, place = 0, self.at(path)
+            for about in _looked_at([place, *_below(place)]):
+                names[about.st_dev, about.st_ino] += 1
+                if not stat.S_ISDIR(about.st_mode) and names[about.st_dev, about.st_ino] == about.st_nlink:
+                    total += about.st_size
+            freed.append(total)
+        return freed
+
     def remove(self, path: str) -> None:
         """Remove a file or folder."""
         target = self.at(path)
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        else:
-            target.unlink(missing_ok=True)
+        while target.is_dir() and not target.is_symlink():
+            with contextlib.suppress(FileNotFoundError):  # others are removing it too
+                shutil.rmtree(target)
+        target.unlink(missing_ok=True)
+
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Remove files."""
+        for path in paths:
+            self.at(path).unlink(missing_ok=True)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield all files and folders below one; some of them may be gone when they are looked at."""
+    for place, folders, files in os.walk(folder):
+        yield from (Path(place, name) for name in (*folders, *files))
+
+
+def _looked_at(places: Iterable[Path]) -> Iterator[os.stat_result]:
+    """Yield what the system says of each file or folder that is still there."""
+    for place in places:
+        with contextlib.suppress(FileNotFoundError):
+            yield place.lstat()
 
 
 def _named(target: Path, data: bytes | memoryview, give_name: Callable[[Path], Result]) -> Result:

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,10 +16,10 @@ from sciplat.errors import ArgumentError
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.lazy.fingerprint import Record
 from sciplat.lazy.function import check_sendable, function_record
-from sciplat.lazy.node import Node, row_bytes, with_columns_there
+from sciplat.lazy.node import OverOne, row_bytes, with_columns_there
 from sciplat.sky.align import meeting_pairs
 from sciplat.sky.cell import Cell, cell_ranges
-from sciplat.sky.coverage import Coverage, Ranges
+from sciplat.sky.coverage import Coverage
 from sciplat.sky.surroundings import surroundings
 from sciplat.tasks.map import MapTask
 from sciplat.tasks.quote import Cost
@@ -28,7 +28,7 @@ _PROCESS_BYTES = 150e6  # of a process that has imported Arrow and a function
 
 
 @dataclass(frozen=True)
-class Map:
+class Map(OverOne):
     """Call a function with the rows of every cell.
 
     Parameters
@@ -51,7 +51,6 @@ class Map:
         If the function cannot travel or be told from others, or the schema lacks the position.
     """
 
-    inner: Node
     step: Callable[[pa.Table], pa.Table]
     schema: pa.Schema = field(repr=False)
     reach: float | None = None
@@ -89,9 +88,9 @@ class Map:
         return {**kept, "id": identity if identity in self.schema.names else None}
 
     @property
-    def cells(self) -> Sequence[Cell]:
-        """The inner node's."""
-        return self.inner.cells
+    def extent(self) -> None:
+        """Not known: a function may give rows wherever it likes in a cell."""
+        return
 
     @cached_property
     def _ranges(self) -> NDArray[np.int64]:
@@ -137,10 +136,6 @@ class Map:
             "timeout": None if self.timeout is None else float(self.timeout),  # numpy's numbers are no JSON
             "memory": self.memory,
         }
-
-    def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
-        """Return the inner node's: a function usually gives as many rows as it takes."""
-        return self.inner.rows_in(ranges)
 
 
 def uses_functions(node: Any) -> bool:

@@ -170,29 +170,59 @@ class Scan:
     def _file(self, cell: Cell) -> FileEntry:
         return self.store.entries[int(np.searchsorted(self._starts, cell.start, side="right")) - 1].file
 
+    @property
+    def extent(self) -> Coverage | None:
+        """A coverage that holds all rows, None where it is not known."""
+        return self.cover
+
 
 @dataclass(frozen=True)
-class Within:
-    """Keep the rows in a region."""
+class OverOne:
+    """What a node over one other says of its rows, unless it knows better: the same as the other."""
 
     inner: Node
-    region: Region
-    cover: Coverage = field(repr=False)
 
     @property
     def schema(self) -> pa.Schema:
-        """The inner node's."""
+        """Columns of the result."""
         return self.inner.schema
 
     @property
     def properties(self) -> dict[str, Any]:
-        """The inner node's."""
+        """What the result says of itself."""
         return self.inner.properties
+
+    @property
+    def cells(self) -> Sequence[Cell]:
+        """Disjoint cells that hold all rows, in the order of the sky."""
+        return self.inner.cells
+
+    @property
+    def extent(self) -> Coverage | None:
+        """A coverage that holds all rows, None where it is not known."""
+        return extent_of(self.inner)
+
+    def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
+        """Return the expected rows in each of some ranges; at most as many, where a node keeps some of them."""
+        return self.inner.rows_in(ranges)
+
+
+@dataclass(frozen=True)
+class Within(OverOne):
+    """Keep the rows in a region."""
+
+    region: Region
+    cover: Coverage = field(repr=False)
 
     @cached_property
     def cells(self) -> Sequence[Cell]:
         """The inner node's cells that the region touches."""
         return [cell for cell in self.inner.cells if self.cover.meets(cell.start, cell.stop)]
+
+    @property
+    def extent(self) -> Coverage | None:
+        """The region's cover, which scans inside know already."""
+        return extent_of(self.inner) or self.cover
 
     def task(self, cell: Cell, cover: Coverage | None = None) -> WithinTask:
         """Return the inner task with the rows outside left out."""
@@ -239,10 +269,9 @@ class Within:
 
 
 @dataclass(frozen=True)
-class Select:
+class Select(OverOne):
     """Keep some columns."""
 
-    inner: Node
     columns: tuple[str, ...]
 
     @cached_property
@@ -254,11 +283,6 @@ class Select:
     def properties(self) -> dict[str, Any]:
         """The inner node's."""
         return with_columns_there(self.inner.properties, self.columns)
-
-    @property
-    def cells(self) -> Sequence[Cell]:
-        """The inner node's."""
-        return self.inner.cells
 
     def task(self, cell: Cell, cover: Coverage | None = None) -> SelectTask:
         """Return the inner task with the other columns left out."""
@@ -277,16 +301,11 @@ class Select:
         """Return the columns."""
         return {"op": "select", "inner": self.inner.describe(), "columns": list(self.columns)}
 
-    def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
-        """Return the inner node's."""
-        return self.inner.rows_in(ranges)
-
 
 @dataclass(frozen=True)
-class Nest:
+class Nest(OverOne):
     """Gather the rows of each key into a list of structures."""
 
-    inner: Node
     by: str
     columns: tuple[str, ...]
     name: str
@@ -308,11 +327,6 @@ class Nest:
         """The inner node's, one row for each source."""
         return {**with_columns_there(self.inner.properties, self.head), "kind": "sources", "id": self.by}
 
-    @property
-    def cells(self) -> Sequence[Cell]:
-        """The inner node's."""
-        return self.inner.cells
-
     def task(self, cell: Cell, cover: Coverage | None = None) -> NestTask:
         """Return the inner task with its rows gathered."""
         return NestTask(self.inner.task(cell, cover), self.by, self.head, self.columns, self.name)
@@ -328,9 +342,10 @@ class Nest:
         arguments = {"by": self.by, "columns": list(self.columns), "name": self.name}
         return {"op": "nest", "inner": self.inner.describe(), **arguments}
 
-    def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
-        """Return the inner node's: at most as many."""
-        return self.inner.rows_in(ranges)
+
+def extent_of(node: Node) -> Coverage | None:
+    """Return a coverage that holds all rows of a plan, None where it is not known."""
+    return node.extent if isinstance(node, Scan | OverOne) else None
 
 
 def with_columns_there(properties: dict[str, Any], columns: Sequence[str]) -> dict[str, Any]:

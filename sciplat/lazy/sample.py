@@ -1,16 +1,13 @@
 """The plan node of a sample of the rows."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from sciplat.errors import ArgumentError
 from sciplat.lazy.fingerprint import Record
-from sciplat.lazy.node import Node
+from sciplat.lazy.node import OverOne
 from sciplat.sky.cell import Cell
 from sciplat.sky.coverage import Coverage, Ranges
 from sciplat.steps.sample import can_name
@@ -21,7 +18,7 @@ _ROW_BYTES = 25  # of a row: whether it is kept, and its place; measured
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(OverOne):
     """Keep about a fraction of the rows, by a hash of each row's identity.
 
     Parameters
@@ -38,7 +35,6 @@ class Sample:
         If they are not.
     """
 
-    inner: Node
     fraction: float
     seed: int = 0
 
@@ -49,21 +45,6 @@ class Sample:
             )
         if not _is_integer(self.seed) or not 0 <= self.seed < 2**64:
             raise ArgumentError("the seed of a sample is an integer from 0 to 2**64 - 1", found=repr(self.seed))
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The inner node's."""
-        return self.inner.schema
-
-    @property
-    def properties(self) -> dict[str, Any]:
-        """The inner node's."""
-        return self.inner.properties
-
-    @property
-    def cells(self) -> Sequence[Cell]:
-        """The inner node's."""
-        return self.inner.cells
 
     @property
     def _identity(self) -> str | None:

@@ -1,20 +1,16 @@
 """The plan nodes of expressions: the rows where one is true, and columns that are computed."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from sciplat.errors import ArgumentError
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.lazy.fingerprint import Record
-from sciplat.lazy.node import Node, row_bytes
+from sciplat.lazy.node import OverOne, row_bytes
 from sciplat.sky.cell import Cell
-from sciplat.sky.coverage import Coverage, Ranges
+from sciplat.sky.coverage import Coverage
 from sciplat.steps.evaluate import result_type
 from sciplat.steps.expression import Call, Column, Expression
 from sciplat.tasks.quote import Cost, rates
@@ -27,7 +23,7 @@ _TRUTHS = frozenset(["and", "or", "not", "=", "<>", "<", "<=", ">", ">=", "in", 
 
 
 @dataclass(frozen=True)
-class Where:
+class Where(OverOne):
     """Keep the rows for which an expression is true.
 
     Parameters
@@ -43,7 +39,6 @@ class Where:
         If it does not fit the columns' types, or gives no truth values.
     """
 
-    inner: Node
     expression: Expression
 
     def __post_init__(self) -> None:
@@ -52,21 +47,6 @@ class Where:
             raise ArgumentError(
                 "rows are kept where something is true or false", found=f"{self.expression} is {kind}", hint="mag < 18"
             )
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The inner node's."""
-        return self.inner.schema
-
-    @property
-    def properties(self) -> dict[str, Any]:
-        """The inner node's."""
-        return self.inner.properties
-
-    @property
-    def cells(self) -> Sequence[Cell]:
-        """The inner node's."""
-        return self.inner.cells
 
     def task(self, cell: Cell, cover: Coverage | None = None) -> WhereTask:
         """Return the inner task with the other rows left out."""
@@ -84,13 +64,9 @@ class Where:
         """Return the expression."""
         return {"op": "where", "inner": self.inner.describe(), "expression": str(self.expression)}
 
-    def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
-        """Return the inner node's: at most as many."""
-        return self.inner.rows_in(ranges)
-
 
 @dataclass(frozen=True)
-class WithColumns:
+class WithColumns(OverOne):
     """Add columns that are computed from the others, or put them in the place of some.
 
     Parameters
@@ -107,7 +83,6 @@ class WithColumns:
         If an expression does not fit the columns' types, or a column would be replaced that places or names the rows.
     """
 
-    inner: Node
     computed: tuple[tuple[str, Expression], ...]
 
     def __post_init__(self) -> None:
@@ -131,16 +106,6 @@ class WithColumns:
         columns = {field.name: field for field in (*self.inner.schema, *self.fields)}  # the last, where the first was
         return pa.schema(columns.values())
 
-    @property
-    def properties(self) -> dict[str, Any]:
-        """The inner node's."""
-        return self.inner.properties
-
-    @property
-    def cells(self) -> Sequence[Cell]:
-        """The inner node's."""
-        return self.inner.cells
-
     def task(self, cell: Cell, cover: Coverage | None = None) -> WithColumnsTask:
         """Return the inner task with the columns set."""
         expressions = (expression for _, expression in self.computed)
@@ -163,10 +128,6 @@ class WithColumns:
         """Return the names with their expressions."""
         computed = [[name, str(expression)] for name, expression in self.computed]
         return {"op": "with_columns", "inner": self.inner.describe(), "computed": computed}
-
-    def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
-        """Return the inner node's."""
-        return self.inner.rows_in(ranges)
 
 
 def working_bytes(expression: Expression, schema: pa.Schema) -> float:

@@ -32,8 +32,8 @@ def sorted_rows(table: pa.Table, index: NDArray[np.int64]) -> pa.Table:
     index : ndarray of int64, shape (n,)
     """
     order = stable_order(index)
-    sorted_table = table.take(pa.array(order)) if (np.diff(order) != 1).any() else table
-    return sorted_table.add_column(0, _POSITION, pa.array(index[order]))
+    rows = _taken_all(table, pa.array(order) if (np.diff(order) != 1).any() else None)
+    return rows.add_column(0, _POSITION, pa.array(index[order]))
 
 
 def merged_rows(tables: Sequence[pa.Table]) -> pa.Table:
@@ -46,12 +46,13 @@ def merged_rows(tables: Sequence[pa.Table]) -> pa.Table:
     """
     whole = pa.concat_tables(tables)
     index = np.concatenate([table[_POSITION].to_numpy() for table in tables])
-    order = pa.array(stable_order(index)) if len(tables) > 1 else None
-    # column after column: only one of them is there twice
-    columns = [_taken(whole[name], order) for name in whole.schema.names]
-    return pa.table(columns, schema=whole.schema)
+    return _taken_all(whole, pa.array(stable_order(index)) if len(tables) > 1 else None)
 
 
-def _taken(column: pa.ChunkedArray, order: pa.Array | None) -> pa.ChunkedArray:
-    whole = column.combine_chunks()  # what is written depends on the chunks, and taking from many is slow
-    return whole if order is None else whole.take(order)
+def _taken_all(table: pa.Table, order: pa.Array | None) -> pa.Table:
+    """Return rows in an order, or all as they are, in whole columns."""
+    columns = []
+    for name in table.schema.names:  # one after the other: only one of them is there twice
+        whole = table[name].combine_chunks()  # what is written depends on the chunks, and taking from many is slow
+        columns.append(whole if order is None else whole.take(order))
+    return pa.table(columns, schema=table.schema)

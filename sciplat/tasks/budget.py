@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from sciplat.config import settings
 from sciplat.errors import ArgumentError
 from sciplat.tasks.progress import format_bytes
-from sciplat.tasks.workers import WARM, LocalThreads, Workers
+from sciplat.tasks.workers import WARM, LocalThreads, Workers, resident_memory
 
 _HELD = 0.4  # of the memory: an input that fits stays there once it is sorted
 _AT_ONCE = 4  # times the rows that are read together: as read, sorted, encoded, and what decoding needs
-_LARGEST = 128_000_000  # bytes that are read together: enough for few pieces, little enough for many threads
-_SMALLEST = 4_000_000
+_LARGEST = 1 << 27  # bytes that are read together: enough for few pieces, little enough for many threads
+_SMALLEST = 1 << 22
 _UNKNOWN = 1_000_000_000  # bytes of a worker that tells no limit
 
 
@@ -55,16 +55,22 @@ def plan_budget(workers: Workers, memory: int | None) -> Budget:
     """
     if not isinstance(workers, LocalThreads):
         share = workers.memory() or _UNKNOWN
-        return Budget(min(share // _AT_ONCE, _LARGEST), 0, share, 1)
+        return Budget(_chunk(share), 0, share, 1)
     total = settings().memory if memory is None else memory
-    free, threads = total - WARM, workers.threads
+    used = max(resident_memory(), WARM)
+    free, threads = total - used, workers.threads
     held = int(max(free, 0) * _HELD)
-    chunk = (free - held) // threads // _AT_ONCE
+    chunk = _chunk((free - held) // threads)
     if chunk < _SMALLEST:
-        least = WARM + int(_SMALLEST * _AT_ONCE * threads / (1 - _HELD))
+        least = used + int(_SMALLEST * _AT_ONCE * threads / (1 - _HELD))
         raise ArgumentError(
             "an ingest needs more memory than that",
             found=f"{format_bytes(total)} for {threads} threads",
             hint=f'memory="{least / 1e6:.0f} MB" or more; fewer threads (SCIPLAT_THREADS) need less',
         )
-    return Budget(min(chunk, _LARGEST), held, free, threads)
+    return Budget(chunk, held, free, threads)
+
+
+def _chunk(share: int) -> int:
+    """Return a power of two: a run that goes on from another one must cut the input as that did."""
+    return min(1 << max(share // _AT_ONCE, 1).bit_length() - 1, _LARGEST)

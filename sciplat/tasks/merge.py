@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 
 from sciplat.sky.cell import Cell
@@ -11,6 +12,29 @@ from sciplat.tasks.quote import Cost, rates
 from sciplat.tasks.sort import HeldPiece, Piece
 
 _ORDER_BYTES = 40  # of a row while it is sorted: its index twice, its place, and what sorting needs
+
+
+class Pieces:
+    """All sorted pieces, in the order of the input, and where on the sky each lies.
+
+    Parameters
+    ----------
+    pieces : tuple of Piece
+    """
+
+    def __init__(self, pieces: tuple[Piece, ...]) -> None:
+        self.all = pieces
+        self._start, self._stop = np.array([piece.span for piece in pieces], dtype=np.int64).reshape(-1, 2).T
+
+    def near(self, cell: Cell) -> tuple[Piece, ...]:
+        """Return those that may have rows in a cell."""
+        near = np.flatnonzero((self._start < cell.stop) & (cell.start < self._stop))
+        return tuple(self.all[place] for place in near)
+
+    @property
+    def held(self) -> int:
+        """Bytes of those in memory."""
+        return sum(piece.size for piece in self.all if isinstance(piece, HeldPiece))
 
 
 @dataclass(frozen=True)

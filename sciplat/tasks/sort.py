@@ -201,6 +201,8 @@ class SortPart:
         Columns with the position in degrees.
     skip_bad : bool
         Leave out rows without a position instead of refusing them.
+    chunk : int
+        Bytes of rows that are sorted together.
     allowance : Allowance, optional
         None where the work is done by other processes.
     """
@@ -209,24 +211,30 @@ class SortPart:
     schema: pa.Schema
     position: tuple[str, str]
     skip_bad: bool
+    chunk: int
     allowance: Allowance | None = None
 
     def __call__(self, part: Part) -> tuple[str, int, tuple[Piece, ...]]:
         """Return the part's key, the rows that were left out, and the pieces, in the order of the part."""
         pieces: list[Piece] = []
+        gathered: list[tuple[pa.Table, NDArray[np.int64]]] = []  # readers yield little at a time
         row, skipped = part.first, 0
         for table in part.read():
-            placed, bad = self._placed(table, part.source, row)
-            row, skipped = row + table.num_rows, skipped + bad
-            if placed.num_rows:
-                pieces.append(self._kept(placed))
+            placed, index = self._placed(table, part.source, row)
+            row, skipped = row + table.num_rows, skipped + table.num_rows - placed.num_rows
+            gathered.append((placed, index))
+            if sum(each.nbytes for each, _ in gathered) >= self.chunk:
+                pieces += self._sorted(gathered)
+                gathered = []
+        pieces += self._sorted(gathered)
         stored = tuple((piece.file, piece.span) for piece in pieces if isinstance(piece, StoredPiece))
         if len(stored) == len(pieces):  # what stays in memory is gone after a kill
             self.spill.commit(SortedPart(part_name(part), skipped, stored))
         return part.key, skipped, tuple(pieces)
 
-    def _placed(self, table: pa.Table, source: str, row: int) -> tuple[pa.Table, int]:
-        """Return the rows with a position, sorted, and how many have none."""
+    def _placed(self, table: pa.Table, source: str, row: int) -> tuple[pa.Table, NDArray[np.int64]]:
+        """Return the rows with a position as the store has them, and their order-29 indices."""
+        table = self._converted(table, source)
         ra, dec = (np.asarray(table[name].cast(pa.float64()).fill_null(np.nan)) for name in self.position)
         good = (np.abs(ra) <= 360) & (np.abs(dec) <= 90)
         bad = len(good) - int(np.count_nonzero(good))
@@ -240,17 +248,32 @@ class SortPart:
             )
         if bad:
             table, ra, dec = table.filter(pa.array(good)), ra[good], dec[good]
+        return table, healpix_29(ra, dec)
+
+    def _converted(self, table: pa.Table, source: str) -> pa.Table:
+        """Return the rows in the columns of the store; a wider float is rounded, anything else must fit."""
         try:
-            table = table.select(self.schema.names).cast(self.schema)
+            converted = table.select(self.schema.names).cast(self.schema)
         except pa.ArrowException as error:
             raise InputError(f"the values of {source} do not fit the store's columns", found=str(error)) from None
-        return sorted_rows(table, healpix_29(ra, dec)), bad
+        for name in self.schema.names:
+            before, after = table[name], converted[name]
+            if pa.types.is_floating(after.type) and before.type != after.type:
+                wide, narrow = (each.cast(pa.float64()).fill_null(0).to_numpy() for each in (before, after))
+                if (np.isinf(narrow) & ~np.isinf(wide)).any():
+                    raise InputError(f"a value of {name!r} in {source} does not fit the store", found=str(after.type))
+        return converted
 
-    def _kept(self, table: pa.Table) -> Piece:
+    def _sorted(self, gathered: Sequence[tuple[pa.Table, NDArray[np.int64]]]) -> list[Piece]:
+        """Return the rows as one piece, none if there is none; it stays in memory if it may."""
+        index = np.concatenate([np.empty(0, np.int64), *(each for _, each in gathered)])
+        if len(index) == 0:
+            return []
+        table = sorted_rows(pa.concat_tables(each for each, _ in gathered), index)
         if self.allowance is not None and self.allowance.take(table.nbytes):
-            return HeldPiece(table)
+            return [HeldPiece(table)]
         span = _span(table[HEALPIX_COLUMN].to_numpy())
-        return StoredPiece(self.spill.staging.storage, self.spill.write(table), span)
+        return [StoredPiece(self.spill.staging.storage, self.spill.write(table), span)]
 
 
 def part_name(part: Part) -> str:
@@ -299,6 +322,7 @@ def sort_parts(parts: Sequence[Part], sort: SortPart) -> SortedInput:
         The first error of a part.
     """
     names = {part.key: part_name(part) for part in parts}
+    sort.spill.forget_others(names.values())
     storage, done = sort.spill.staging.storage, sort.spill.done(list(names.values()))
     pieces: dict[str, tuple[Piece, ...]] = {}
     skipped = 0

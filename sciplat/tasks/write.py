@@ -103,13 +103,13 @@ def write_catalog(
         log.event("started", what=run.what, **counts, **origin(writer.write_id))
         for _ in run.outcomes(WriteBundle(staging, writer.properties["rows_per_cell"], run.what), int, left):
             pass
-        store = _twin(writer, staging) or _unchanged(run, writer, staging)
+        store = published_twin(writer, staging) or _unchanged(run, writer, staging)
         store = store or _new_version(run, log, schema, writer, staging, provenance)
     except BaseException as error:
         with suppress(Exception):  # the error itself matters more
             writer.abandon()
         # a twin that has published also removes the area, and with it what this run was about to read
-        twin = _twin(writer, staging) if isinstance(error, Exception) else None
+        twin = published_twin(writer, staging) if isinstance(error, Exception) else None
         if twin is None:
             with suppress(Exception):
                 _leave(run, log, staging, writer, error)
@@ -180,7 +180,7 @@ def _extra(writer: CatalogWriter, contents: dict[str, bytes]) -> Iterator[FileEn
         yield file_entry(path, content)
 
 
-def _twin(writer: CatalogWriter, staging: Staging) -> CatalogStore | None:
+def published_twin(writer: CatalogWriter, staging: Staging) -> CatalogStore | None:
     """Return a version of the same plan that was published after this run began."""
     numbers = version_numbers(writer.storage)
     if not numbers or numbers[-1] < writer.number:

@@ -121,7 +121,7 @@ def test_columns_that_are_not_there(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"bad": "drop"}, {"frame": "ecliptic"}, {"frame": None}, {"epoch": "banana"}, {"epoch": 2016.0},
+        {"bad": "drop"}, {"frame": "ecliptic"}, {"frame": ""}, {"epoch": "banana"}, {"epoch": 2016.0},
         {"rows_per_cell": 0}, {"rows_per_cell": 2.5}, {"rows_per_cell": "5"},
     ],
     ids=str,

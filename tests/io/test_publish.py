@@ -117,3 +117,13 @@ def test_a_manifest_cannot_name_files_outside(storage, path):
     commit(storage, replace(manifest(), files=(FileEntry(path, 1, "0"),)))
     with pytest.raises(StoreCorrupt):
         read_manifest(storage)
+
+
+def test_a_number_that_is_free_again_is_not_taken_a_second_time(storage):
+    first = commit(storage, manifest())
+    late = manifest(first)
+    commit(storage, manifest(commit(storage, manifest(first))))
+    storage.remove("versions/2.json")  # as `gc --keep` does
+    with pytest.raises(ConflictError, match=r"version 3 of .* was published by another writer"):
+        commit(storage, late)
+    assert version_numbers(storage) == [1, 3]

@@ -45,7 +45,7 @@ PARTS = [Rows((table(50, 1), table(30, 2, 50)), "a"), Rows((table(20, 3, 80),), 
 def sort(tmp_path, held=None, **options):
     spill = Spill(Staging(LocalStorage(tmp_path / "store"), "c" * 64))
     allowance = None if held is None else Allowance(held)
-    return SortPart(spill, SCHEMA, ("ra", "dec"), options.get("skip_bad", False), allowance)
+    return SortPart(spill, SCHEMA, ("ra", "dec"), options.get("skip_bad", False), options.get("chunk", 1), allowance)
 
 
 def merged(found):
