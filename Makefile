@@ -22,6 +22,8 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.bench_pipeline --out benchmarks/results/pipeline.json
 	$(BIN)/python -m benchmarks.bench_engine --out benchmarks/results/engine.json
 	$(BIN)/python -m benchmarks.bench_quote --out benchmarks/results/quote.json
+	$(BIN)/python -m benchmarks.bench_ingest --out benchmarks/results/ingest.json
+	$(BIN)/python -m benchmarks.bench_cone --out benchmarks/results/cone.json
 
 clean:
 	rm -rf $(VENV) demo-output

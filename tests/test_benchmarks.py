@@ -75,3 +75,27 @@ def test_the_quotes(tmp_path, monkeypatch):
     for figures in plans.values():
         assert all(min(quote, actual) > 0 for quote, actual, _ in figures.values())
     assert plans["part of a catalog"]["rows"][2] == pytest.approx(1, abs=0.05)
+
+
+def test_the_ingest():
+    """It and hats-import make catalogs of the same rows, or no figure is given; larger inputs are ingested whole."""
+    if not required("rivals"):
+        pytest.importorskip("hats_import")
+    from benchmarks import bench_ingest
+
+    found = bench_ingest.run(small=True)
+    assert [each["rows"] for each in found["growth"]] == [40_000, 160_000]
+    assert found["ratio"] == pytest.approx(found["hats_import_s"] / found["sciplat_s"], rel=0.1)
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_cones():
+    """All ways find the same sources, or no clock starts."""
+    if not required("rivals"):
+        pytest.importorskip("lsdb")
+    from benchmarks import bench_cone
+
+    found = bench_cone.run(small=True)
+    assert found["cones"].keys() == bench_cone.RADII.keys()
+    assert all(rows > 0 for cone in found["cones"].values() for rows in cone["rows"])
+    assert json.loads(json.dumps(found)) == found

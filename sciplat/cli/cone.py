@@ -7,26 +7,28 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sciplat.cli.inspect import short_text
-from sciplat.errors import ArgumentError
+from sciplat.cli.inspect import counted, shown_values
+from sciplat.errors import ArgumentError, StorageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from rich.table import Table
 
 _ROWS = 20  # on the terminal
-_GAP = 2  # characters between columns
+_GAP = 3  # characters between columns
+_LIMIT_HELP = "At most this many rows; by default 20 on the terminal, all in a file."
+_OUTPUT_HELP = "Keep the rows in a .parquet, .csv, .fits or .vot file; one that is there is replaced."
 
 
-@click.command()
+@click.command(short_help="Show or keep the rows of a catalog in a cone.")
 @click.argument("url")
-@click.option("--ra", required=True, help='Of the centre, with a unit: "10.7 deg" or "00h42m44s".')
-@click.option("--dec", required=True, help='"41.3 deg".')
-@click.option("--radius", required=True, help='"1 deg" or "30 arcsec".')
-@click.option("--where", help='Rows that fulfil a condition only: "mag_g < 20 and parallax > 1".')
-@click.option("--column", "columns", multiple=True, help="These columns only.")
-@click.option("-n", "rows", type=click.IntRange(min=1), help="At most this many rows; 20 on the terminal.")
-@click.option("--output", help="File for the rows: .parquet, .csv, .fits or .vot; one that is there is replaced.")
+@click.option("--ra", metavar="ANGLE", required=True, help='Of the centre, with a unit: "10.7 deg" or "00h42m44s".')
+@click.option("--dec", metavar="ANGLE", required=True, help='Of the centre: "41.3 deg" or "41d16m09s".')
+@click.option("--radius", metavar="ANGLE", required=True, help='"1 deg" or "30 arcsec".')
+@click.option("--where", metavar="CONDITION", help='Only rows that fulfil it: "mag_g < 20 and parallax > 1".')
+@click.option("--column", "columns", metavar="NAME", multiple=True, help="Only this column; once for each of several.")
+@click.option("-n", "rows", metavar="N", type=click.IntRange(min=1), help=_LIMIT_HELP)
+@click.option("--output", metavar="FILE", help=_OUTPUT_HELP)
 def cone(
     url: str,
     *,
@@ -46,23 +48,24 @@ def cone(
     from sciplat.sky.region import Cone
 
     if output is not None:
-        _check_output(output)
+        _check_output(output, url)
     catalog = open_catalog(url).within(Cone(ra, dec, radius))
     catalog = catalog if where is None else catalog.where(where)
     catalog = catalog.select(*columns) if columns else catalog
-    shown = list(columns) or [name for name in catalog.columns if name != HEALPIX_COLUMN]
-    limit = rows if output is not None else rows or _ROWS
-    table = catalog.compute(limit=limit).select(shown)
+    shown = list(dict.fromkeys(columns)) or [name for name in catalog.columns if name != HEALPIX_COLUMN]
     if output is not None:
+        table = catalog.compute(limit=rows).select(shown)
         _write(table, output)
-        click.echo(f"{output}: {table.num_rows:,} rows")
+        click.echo(f"{output}: {counted(table.num_rows, 'row')}")
         return
-    console = Console()
-    lines, left_out = _fitting(table, console.width)
+    limit, console = rows or _ROWS, Console()
+    table = catalog.compute(limit=limit + 1).select(shown)  # one more tells whether there are more
+    lines, left_out = _fitting(table.slice(0, limit), console.width)
     console.print(lines)
-    click.echo(f"the first {limit} rows, -n N shows more" if table.num_rows == limit else f"{table.num_rows} rows")
+    first = f"the first {counted(limit, 'row')}, -n N shows more"
+    click.echo(first if table.num_rows > limit else counted(table.num_rows, "row"))
     if left_out:
-        click.echo(f"{left_out} more columns: --column NAME shows one, --output FILE keeps all")
+        click.echo(f"{counted(left_out, 'more column')}: --column NAME shows one, --output FILE keeps all")
 
 
 def _fitting(table: "pa.Table", width: int) -> "tuple[Table, int]":
@@ -72,12 +75,14 @@ def _fitting(table: "pa.Table", width: int) -> "tuple[Table, int]":
     from rich.table import Table
     from rich.text import Text
 
+    from sciplat.sky.column import unit_of
+
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
-    units = [(field.metadata or {}).get(b"unit", b"").decode() for field in table.schema]
+    units = [unit_of(field) for field in table.schema]
     columns: list[list[str]] = []
     room = width
     for field, unit in zip(table.schema, units, strict=True):
-        texts = [short_text(value) for value in table[field.name].to_pylist()]
+        texts = shown_values(table[field.name])
         room -= max(map(len, (field.name, unit, *texts))) + _GAP
         if columns and room < 0:
             break
@@ -90,13 +95,21 @@ def _fitting(table: "pa.Table", width: int) -> "tuple[Table, int]":
     return shown, table.num_columns - len(columns)
 
 
-def _check_output(output: str) -> None:
-    """Refuse a file that nothing can be written to, before anything is read."""
-    path = Path(output)
+def _check_output(output: str, url: str) -> None:
+    """Refuse a file that nothing can be written to, or that would lie in the store, before anything is read."""
+    from sciplat.io.storage import LocalStorage, open_storage
+
+    path, storage = Path(output), open_storage(url)
     if path.suffix.lower() not in _WRITERS:
         raise ArgumentError(f"{output}: the ending names no format", hint=", ".join(_WRITERS))
     if not path.absolute().parent.is_dir():
         raise ArgumentError(f"{output}: there is no folder {path.parent}")
+    if os.path.isdir(path):  # noqa: PTH112  # false where the name is too long: writing says so
+        raise ArgumentError(f"{output} is a folder", hint="the name of a file")
+    if isinstance(storage, LocalStorage) and path.resolve().is_relative_to(storage.root.resolve()):
+        raise ArgumentError(
+            f"{output} lies inside the store {url}", hint="a file outside: a store holds its own files only"
+        )
 
 
 def _write(table: "pa.Table", output: str) -> None:
@@ -104,13 +117,15 @@ def _write(table: "pa.Table", output: str) -> None:
     import pyarrow as pa
 
     path = Path(output)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{os.getpid()}{path.suffix}")
     try:
         _WRITERS[path.suffix.lower()](table, temporary)
         temporary.replace(path)
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
         what = f"{output} cannot hold these rows"
         raise ArgumentError(what, found=str(error), hint=".parquet holds everything, or --column") from None
+    except OSError as error:
+        raise StorageError(f"{output} cannot be written", found=error.strerror or str(error)) from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -3,9 +3,11 @@
 import click
 
 
-@click.command()
-@click.option("--output", default="demo-output", show_default=True, help="Folder for everything; made anew.")
-@click.option("--fields", type=click.IntRange(min=4), default=12, show_default=True, help="Fields on the sky.")
+@click.command(short_help="Run the whole path on a simulated survey of known truth.")
+@click.option("--output", metavar="FOLDER", default="demo-output", show_default=True, help="For everything; made anew.")
+@click.option(
+    "--fields", metavar="N", type=click.IntRange(min=4), default=12, show_default=True, help="Fields on the sky."
+)
 def demo(output: str, fields: int) -> None:
     """Simulate a survey, ingest it, measure every source on every image, and compare with the truth."""
     from rich.console import Console

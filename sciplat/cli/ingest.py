@@ -6,31 +6,40 @@ import click
 
 from sciplat.errors import ArgumentError
 
+_MODE_HELP = "Make the store, or add rows to it in a new version."
+_PROFILE_HELP = "How headers are read: auto, generic, sdss, decam, or a TOML file."
 
-@click.group()
+
+@click.group(short_help="Make a store of tables or images, or add rows to one.")
 def ingest() -> None:
-    """Make a store of foreign files."""
+    """Make a store of tables or of FITS images, or add rows to a catalog."""
 
 
-@ingest.command("catalog")
+@ingest.command("catalog", short_help="Make a catalog store of tables, or add rows to one.")
 @click.argument("sources", nargs=-1, required=True)
 @click.argument("url")
-@click.option("--ra", help="Column of right ascension in degrees; found by its usual names otherwise.")
-@click.option("--dec", help="Column of declination in degrees.")
-@click.option("--rows-per-cell", type=int, help="Cells hold at most this many; 1,000,000 by default.")
-@click.option("--frame", help="icrs (the default), fk5 or galactic.")
-@click.option("--epoch", help='Of the positions, for example "J2016.0", or a column.')
-@click.option("--pmra", help="Column of proper motion in right ascension, cos(dec) included; needs --pmdec.")
-@click.option("--pmdec", help="Column of proper motion in declination.")
-@click.option("--parallax", help="Column of parallax.")
-@click.option("--rv", help="Column of radial velocity.")
-@click.option("--ra-error", help="Column of the position's error; needs --dec-error.")
-@click.option("--dec-error", help="Column of the position's error in declination.")
-@click.option("--error-corr", help="Column of the correlation of the two errors.")
+@click.option("--ra", metavar="COLUMN", help="Right ascension in degrees; by default found by its usual names.")
+@click.option("--dec", metavar="COLUMN", help="Declination in degrees.")
+@click.option("--rows-per-cell", metavar="N", type=int, help="Cells hold at most so many rows; 1,000,000 by default.")
+@click.option("--frame", metavar="[icrs|fk5|galactic]", help="Of the positions; icrs by default.")
+@click.option("--epoch", metavar="YEAR|COLUMN", help='Of the positions, for example "J2016.0", or a column.')
+@click.option("--pmra", metavar="COLUMN", help="Proper motion in right ascension times cos(dec); needs --pmdec.")
+@click.option("--pmdec", metavar="COLUMN", help="Proper motion in declination.")
+@click.option("--parallax", metavar="COLUMN", help="Parallax; needs --pmra and --pmdec.")
+@click.option("--rv", metavar="COLUMN", help="Radial velocity; needs --pmra and --pmdec.")
+@click.option("--ra-error", metavar="COLUMN", help="Error of the right ascension; needs --dec-error.")
+@click.option("--dec-error", metavar="COLUMN", help="Error of the declination.")
+@click.option("--error-corr", metavar="COLUMN", help="Correlation of the two errors.")
 @click.option("--citation", help="How to cite the catalog.")
-@click.option("--mode", default="create", show_default=True, help="create, or append: add rows in a new version.")
-@click.option("--bad", default="refuse", show_default=True, help="Rows without a position: refuse or skip.")
-@click.option("--memory", help='At most this much, for example "2GiB"; what does not fit is sorted on disk.')
+@click.option("--mode", metavar="[create|append]", default="create", show_default=True, help=_MODE_HELP)
+@click.option(
+    "--bad",
+    metavar="[refuse|skip]",
+    default="refuse",
+    show_default=True,
+    help="What becomes of rows without a position.",
+)
+@click.option("--memory", metavar="SIZE", help='At most this much, as "2GiB"; what does not fit is sorted on disk.')
 @click.option("--restart", is_flag=True, help="Drop what an unfinished ingest left at URL.")
 def catalog(
     sources: tuple[str, ...],
@@ -80,14 +89,20 @@ def _pair(kind: Any, needed: dict[str, str | None], more: dict[str, str | None],
     return kind(**named)
 
 
-@ingest.command("images")
+@ingest.command("images", short_help="Make an image store of FITS files.")
 @click.argument("sources", nargs=-1, required=True)
 @click.argument("url")
-@click.option("--profile", default="auto", show_default=True, help="auto, generic, sdss, decam, or a TOML file.")
-@click.option("--order", type=int, help="Of the store's cells; fits the images' size by default.")
-@click.option("--zero-points", help="Table with the zero points of the images.")
+@click.option("--profile", metavar="NAME|FILE", default="auto", show_default=True, help=_PROFILE_HELP)
+@click.option("--order", metavar="N", type=int, help="HEALPix order of the cells; by default it fits the images' size.")
+@click.option("--zero-points", metavar="FILE", help="Table with the zero points of the images.")
 @click.option("--citation", help="How to cite the images.")
-@click.option("--bad", default="report", show_default=True, help="Unreadable files: report or refuse.")
+@click.option(
+    "--bad",
+    metavar="[report|refuse]",
+    default="report",
+    show_default=True,
+    help="What becomes of files that cannot be read.",
+)
 def images(sources: tuple[str, ...], url: str, **options: object) -> None:
     """Make the image store URL of FITS files, tile-compressed ones too."""
     from sciplat.ingest.images import ingest_images

@@ -1,11 +1,11 @@
 """`sciplat info`, `head` and `verify`: look at a store."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from sciplat.errors import ArgumentError, ColumnError, StoreCorrupt
+from sciplat.errors import ArgumentError, StoreCorrupt
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from sciplat.io.storage import Storage
     from sciplat.lazy.images import Images
 
-_LONG = ("wcs", "cells", "corners", "source_sha256")  # columns of the images table that no terminal can show
+_LONG = ("_healpix_29", "wcs", "cells", "corners", "source_sha256")  # columns that say nothing on a terminal
+_WIDEST = 24  # characters of a value on one line
+_GAP = 3  # characters between columns
 _MEASURES = {"motion": ("pmra", "pmdec", "parallax", "rv"), "errors": ("ra", "dec", "corr")}
 
 
-@click.command()
+@click.command(short_help="Say what a store holds.")
 @click.argument("url")
 def info(url: str) -> None:
     """Say what the store at URL holds."""
@@ -34,13 +36,13 @@ def info(url: str) -> None:
     else:
         console.print(_summary(images))
         for source, reason in images.report["refused"]:
-            console.print(f"refused {source}: {reason}", markup=False, highlight=False)
+            console.print(plain_text(f"refused {source}: {reason}"), markup=False, highlight=False)
 
 
-@click.command()
+@click.command(short_help="Show the first rows of a store.")
 @click.argument("url")
-@click.option("-n", "rows", type=click.IntRange(min=1), default=5, show_default=True, help="Rows to show.")
-@click.option("--column", "columns", multiple=True, help="Show these columns only.")
+@click.option("-n", "rows", metavar="N", type=click.IntRange(min=1), default=5, show_default=True, help="Rows to show.")
+@click.option("--column", "columns", metavar="NAME", multiple=True, help="Only this column; once for each of several.")
 def head(url: str, rows: int, columns: tuple[str, ...]) -> None:
     """Show the first rows of the store at URL, each as a column."""
     from rich.console import Console
@@ -48,14 +50,14 @@ def head(url: str, rows: int, columns: tuple[str, ...]) -> None:
     from sciplat.lazy.catalog import Catalog
 
     store, _ = _open(url)
-    table = Catalog.of_store(store).head(rows)
-    if missing := [name for name in columns if name not in table.schema.names]:
-        raise ColumnError(f"there is no column {missing[0]!r}", found=", ".join(table.schema.names))
-    shown = columns or [name for name in table.schema.names if name not in _LONG]
-    Console().print(_transposed(table.select(list(shown))))
+    catalog = Catalog.of_store(store)
+    shown = list(dict.fromkeys(columns)) or [name for name in catalog.columns if name not in _LONG]
+    table, console = catalog.select(*shown).head(rows).select(shown), Console()
+    for block in _transposed(table, console.width):
+        console.print(block)
 
 
-@click.command()
+@click.command(short_help="Check every file of a store against its manifest.")
 @click.argument("url")
 def verify(url: str) -> None:
     """Check every file of the store at URL against its manifest."""
@@ -91,7 +93,7 @@ def own_manifest(url: str) -> "tuple[Storage, Manifest]":
         raise ArgumentError(
             f"{url} was not written by sciplat: no manifest promises what its files hold",
             found="a HATS catalog of another program, without versions and digests",
-            hint="sciplat info and head show it; ingest it to keep it under versions and checksums",
+            hint="sciplat info and head show it; sciplat.open_catalog(url).write(new_url) makes a store of it",
         )
     return storage, read_manifest(storage)
 
@@ -112,10 +114,12 @@ def _open(url: str) -> "tuple[CatalogStore, Images | None]":
 def _table_storage(url: str) -> "tuple[Storage, bool]":
     """Return where the store's table lies, and whether it is the table of an image store."""
     from sciplat.io.image_store import TABLE
+    from sciplat.io.publish import version_numbers
     from sciplat.io.storage import open_storage
 
     storage = open_storage(url)
-    return (storage.child(TABLE), True) if storage.names(f"{TABLE}/versions") else (storage, False)
+    has_images = not version_numbers(storage) and bool(version_numbers(storage.child(TABLE)))
+    return (storage.child(TABLE), True) if has_images else (storage, False)
 
 
 def _facts(store: "CatalogStore") -> "Table":
@@ -127,17 +131,19 @@ def _facts(store: "CatalogStore") -> "Table":
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
     for name, fact in (*_extent(store), *_meaning(store.manifest.properties), *_history(store)):
-        facts.add_row(name, Text(fact))
+        facts.add_row(name, Text(plain_text(str(fact))))  # a store may hold another citation than a text
     return facts
 
 
 def _extent(store: "CatalogStore") -> Iterator[tuple[str, str]]:
     """Yield where a store is, and how large."""
+    from sciplat.io.image_store import TABLE
     from sciplat.io.publish import version_numbers
     from sciplat.tasks.progress import format_bytes
 
     manifest, orders = store.manifest, [entry.cell.order for entry in store.entries]
-    yield "store", store.storage.url
+    has_images = manifest.properties.get("kind") == "images"
+    yield "store", store.storage.url.removesuffix(f"/{TABLE}") if has_images else store.storage.url
     if manifest.number:
         others = len(version_numbers(store.storage)) - 1
         yield "version", f"{manifest.number}{f' of {others + 1} (sciplat versions)' if others else ''}"
@@ -145,11 +151,14 @@ def _extent(store: "CatalogStore") -> Iterator[tuple[str, str]]:
         yield "version", "none, a HATS catalog of another program"
     low, high = min(orders, default=0), max(orders, default=0)
     span = f" of order {low} to {high}" if low < high else f" of order {low}"
-    yield "rows", f"{manifest.rows:,} in {len(orders):,} cells{span}"
+    yield "images" if has_images else "rows", f"{manifest.rows:,} in {counted(len(orders), 'cell')}{span}"
     limit = manifest.properties.get("rows_per_cell") if manifest.number else None  # others do not say it
     largest = f"{max((entry.file.rows for entry in store.entries), default=0):,} in the largest"
     yield "rows per cell", f"at most {limit:,}, {largest}" if limit else largest
-    yield "size", f"{format_bytes(manifest.size) if manifest.size else 'unknown'} in {len(manifest.files):,} files"
+    yield (
+        "size",
+        f"{format_bytes(manifest.size) if manifest.size else 'unknown'} in {counted(len(manifest.files), 'file')}",
+    )
 
 
 def _meaning(about: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -175,16 +184,18 @@ def _history(store: "CatalogStore") -> Iterator[tuple[str, str]]:
     about = store.manifest.properties
     report = about.get("report", {})
     made_by = operation(recorded_plan(store.provenance)) if store.provenance else "ingest"
-    if store.provenance:
-        yield "made by", made_by
     if made_by in ("ingest", "append") and "skipped" in report:
-        yield "read", f"{report['rows']:,} rows, {report['skipped']:,} without a position skipped"
+        made_by += f" of {counted(report['rows'], 'row')}, {report['skipped']:,} without a position skipped"
+        yield "made by", made_by
+    elif store.provenance:
+        yield "made by", made_by
     over = report.get("cells_over_limit", [])
     if over:
         yield "over limit", f"{len(over)} cells, the first is {over[0][0]} with {over[0][1]:,} rows"
     for cell, error in report.get("quarantined", []):
         yield "missing", f"cell {cell}: {error.splitlines()[0]}"
-    for citation in about.get("citations", []):
+    cited = about.get("citations") or []
+    for citation in cited if isinstance(cited, list) else [cited]:
         yield "to cite", citation
 
 
@@ -225,9 +236,13 @@ def _type_name(kind: "pa.DataType") -> str:
 
 def _summary(images: "Images") -> "Table":
     """Return the images of each band, shape and instrument with their dates."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
-    summary = Table("band", "instrument", "shape", "images", "first mjd", "last mjd", "zero points", "variance planes")
+    summary = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
+    for name in ("band", "instrument", "shape", "images", "first mjd", "last mjd", "zero\npoints", "variance\nplanes"):
+        summary.add_column(name, overflow="fold", justify="left" if name in ("band", "instrument") else "right")
     names = ("band", "instrument", "ny", "nx", "mjd", "zero_point", "has_variance")
     groups: dict[tuple[str, str, str], list[dict[str, object]]] = {}
     for row in images.rows.select(names).to_pylist():
@@ -235,33 +250,77 @@ def _summary(images: "Images") -> "Table":
         groups.setdefault(key, []).append(row)
     for key, rows in sorted(groups.items()):
         dates = sorted(float(str(row["mjd"])) for row in rows if row["mjd"] is not None)
-        span = (f"{dates[0]:.5f}", f"{dates[-1]:.5f}") if dates else ("", "")
+        span = (f"{dates[0]:.3f}", f"{dates[-1]:.3f}") if dates else ("", "")
         counts = (sum(row["zero_point"] is not None for row in rows), sum(bool(row["has_variance"]) for row in rows))
-        summary.add_row(*key, str(len(rows)), *span, *map(str, counts))
+        texts = (*key, f"{len(rows):,}", *span, *map(str, counts))
+        summary.add_row(*(Text(plain_text(text)) for text in texts))
     return summary
 
 
-def _transposed(table: "pa.Table") -> "Table":
-    """Return a table for the terminal with one line for each column."""
+def _transposed(table: "pa.Table", width: int) -> "Iterator[Table]":
+    """Yield tables with a line for each column, and as many rows side by side as fit a terminal."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table("column", "unit")
-    for row in range(table.num_rows):
-        shown.add_column(str(row), overflow="fold")
-    for field in table.schema:
-        unit = (field.metadata or {}).get(b"unit", b"").decode()
-        values = (short_text(value) for value in table[field.name].to_pylist())
-        shown.add_row(field.name, unit, *(Text(value) for value in values))
-    return shown
+    from sciplat.sky.column import unit_of
+
+    units = [unit_of(field) for field in table.schema]
+    titles = {"column": table.schema.names} | ({"unit": units} if any(units) else {})
+    rows = list(zip(*(shown_values(table[name]) for name in table.schema.names), strict=True))
+    room = width - sum(_width((title, *texts)) for title, texts in titles.items())
+    first = 0
+    while first < max(len(rows), 1):
+        last = first + _fitting_rows(rows[first:], room)
+        block = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for title in titles:
+            block.add_column(title, overflow="fold")
+        for number in range(first, last):
+            block.add_column(str(number), overflow="fold", max_width=max(_WIDEST, room // (last - first) - _GAP))
+        for line in zip(*titles.values(), *rows[first:last], strict=True):
+            block.add_row(*(Text(plain_text(text)) for text in line))
+        yield block
+        first = max(last, first + 1)
 
 
-def short_text(value: object) -> str:
-    """Return a value as a terminal has room for it."""
+def _fitting_rows(rows: Sequence[Sequence[str]], room: int) -> int:
+    """Return how many of some rows fit beside each other, one at least if there is one."""
+    fitting = 0
+    for row in rows:
+        room -= min(_width(row), _WIDEST + _GAP)
+        if fitting and room < 0:
+            break
+        fitting += 1
+    return fitting
+
+
+def _width(texts: Iterable[str]) -> int:
+    return max(map(len, texts), default=0) + _GAP
+
+
+def shown_values(column: "pa.ChunkedArray") -> list[str]:
+    """Return the values of a column as a terminal has room for them."""
+    from pyarrow import types
+
+    digits = 7 if types.is_float32(column.type) else 8
+    return [_short(value, digits) for value in column.to_pylist()]
+
+
+def _short(value: object, digits: int) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.8g}"
+        return f"{value:.{digits}g}"
     if isinstance(value, list):
-        return f"{len(value)} entries"
-    return str(value)
+        return counted(len(value), "value")
+    return plain_text(str(value)).replace("\n", " ")
+
+
+def plain_text(text: str) -> str:
+    """Return a text without anything but line ends that a terminal would obey."""
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things: "1 row", "2 rows"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -5,17 +5,34 @@ from typing import Any
 import click
 
 
-@click.command()
+@click.command(short_help="Measure a catalog's sources on every image that holds them.")
 @click.argument("images")
 @click.argument("catalog")
 @click.argument("url")
-@click.option("--radius", "radii", multiple=True, required=True, help='"2 arcsec" or "6 pix"; once for each aperture.')
-@click.option("--annulus", nargs=2, help='Inner and outer radius of the background: "15 pix" "25 pix".')
-@click.option("--background", default="median", show_default=True, help="Of the annulus: median, mean or mode.")
-@click.option("--band", "bands", multiple=True, help="Measure these bands only.")
-@click.option("--keep", multiple=True, help="Columns of the catalog that the result repeats.")
+@click.option(
+    "--radius",
+    "radii",
+    metavar="LENGTH",
+    multiple=True,
+    required=True,
+    help='"2 arcsec" or "6 pix"; once for each aperture.',
+)
+@click.option("--annulus", metavar="INNER OUTER", nargs=2, help='Radii of the background: "15 pix" "25 pix".')
+@click.option(
+    "--background", metavar="[median|mean|mode]", default="median", show_default=True, help="Statistic of the annulus."
+)
+@click.option("--band", "bands", metavar="NAME", multiple=True, help="Only this band; once for each of several.")
+@click.option(
+    "--keep", metavar="COLUMN", multiple=True, help="Of the catalog, repeated in the result; once for each of several."
+)
 @click.option("--replace", is_flag=True, help="Publish a new version of the store at URL.")
-@click.option("--on-error", default="raise", show_default=True, help="A cell that fails: raise or quarantine.")
+@click.option(
+    "--on-error",
+    metavar="[raise|quarantine]",
+    default="raise",
+    show_default=True,
+    help="Stop at a cell that fails, or leave it out.",
+)
 @click.option("--restart", is_flag=True, help="Drop what an unfinished run left at URL.")
 @click.option("--explain", is_flag=True, help="Say what it takes, and stop.")
 def photometry(

@@ -1,31 +1,35 @@
 """`sciplat status`, `rerun`, `replay` and `calibrate`: plans that run, ran, failed or shall run."""
 
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from sciplat.cli.inspect import plain_text
 from sciplat.errors import StoreCorrupt, StoreNotFound
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from rich.text import Text
 
 
-@click.command()
+@click.command(short_help="Show how the plans stand that write to a store.")
 @click.argument("url")
 def status(url: str) -> None:
     """Show how the plans stand that write to the store at URL."""
     from rich.console import Console
+    from rich.text import Text
 
     from sciplat.io.storage import open_storage
     from sciplat.tasks.log import read_logs
 
     logs = read_logs(open_storage(url))
     if not logs:
-        raise StoreNotFound(f"no plan writes to {url}", hint="the URL that was given to .write()")
+        raise StoreNotFound(f"no plan writes to {url}", hint="the URL that was given to .write() or to an ingest")
     console = Console()
-    for log in logs:
+    for place, log in enumerate(logs):
+        if place:
+            console.print()
         try:
             console.print(_standing(log))
         except (KeyError, TypeError, ValueError) as error:
@@ -33,13 +37,13 @@ def status(url: str) -> None:
         for event in log:
             if event["event"] in ("retried", "quarantined", "stopped"):
                 where = f" cell {event['cell']}" if "cell" in event else ""
-                line = f"  {event['time']} {event['event']}{where}: {event['error']}"
-                console.print(_plain(line), soft_wrap=True)
+                line = f"  {_moment(event)} {event['event']}{where}: {event['error']}"
+                console.print(Text(plain_text(line)), soft_wrap=True)
 
 
-@click.command()
+@click.command(short_help="Repeat the plan that made a store.")
 @click.argument("url")
-@click.option("--to", "target", help="Store for the new result; by default the next version of URL.")
+@click.option("--to", "target", metavar="URL", help="Store for the new result; by default the next version of URL.")
 def rerun(url: str, target: str | None) -> None:
     """Repeat the plan that made the store at URL, on the same versions of its inputs.
 
@@ -53,10 +57,10 @@ def rerun(url: str, target: str | None) -> None:
     click.echo(f"{target or url}: version {result.version}, {len(result):,} rows, {verdict}")
 
 
-@click.command()
+@click.command(short_help="Put one cell of a plan into a folder where it runs alone.")
 @click.argument("url")
-@click.option("--cell", required=True, help="Order and index, for example 5/1284.")
-@click.option("--output", help="Folder for the bundle; by default replay-ORDER-INDEX.")
+@click.option("--cell", metavar="ORDER/INDEX", required=True, help="For example 5/1284.")
+@click.option("--output", metavar="FOLDER", help="For the bundle; by default replay-ORDER-INDEX.")
 def replay(url: str, cell: str, output: str | None) -> None:
     """Put one cell of the plan at URL into a folder where it runs alone, in a debugger if need be.
 
@@ -69,7 +73,7 @@ def replay(url: str, cell: str, output: str | None) -> None:
     click.echo(f"{folder}: python {folder}/replay.py runs the cell, python -m pdb {folder}/replay.py step by step")
 
 
-@click.command()
+@click.command(short_help="Measure this machine, so that .explain() tells times.")
 def calibrate() -> None:
     """Measure how fast this machine is, so that .explain() can say how long a plan will take."""
     from dataclasses import asdict
@@ -93,6 +97,7 @@ def _find_functions_here() -> None:
 def _standing(log: list[dict[str, Any]]) -> "Table":
     """Return the last word of a log."""
     from rich.table import Table
+    from rich.text import Text
 
     from sciplat.lazy.explain import format_seconds
     from sciplat.tasks.progress import format_bytes
@@ -106,11 +111,13 @@ def _standing(log: list[dict[str, Any]]) -> "Table":
     facts = Table.grid(padding=(0, 2))
     if first["event"] == "started":  # otherwise what an earlier run has left could not be read
         done = first["resumed"] + latest.get("cells", 0)
-        facts.add_row("plan", _plain(first["what"]))
-        facts.add_row("started", _plain(f"{first['time']} on {first['host']}, process {first['process']}"))
-        facts.add_row("cells", f"{done:,} of {first['total']:,}, {first['resumed']:,} of them by earlier runs")
-    heard = f"running or killed, last heard of at {last['time']}"
-    facts.add_row("state", _plain(last["event"] if ended else heard))
+        earlier = f", {first['resumed']:,} of them by earlier runs" if first["resumed"] else ""
+        facts.add_row("plan", Text(plain_text(first["what"])))
+        started = f"{_moment(first)} on {first['host']}, process {first['process']}"
+        facts.add_row("started", Text(plain_text(started)))
+        facts.add_row("cells", f"{done:,} of {first['total']:,}{earlier}")
+    state = last["event"] if ended else f"running or killed, last heard of at {_moment(last)}"
+    facts.add_row("state", Text(plain_text(state)))
     if "rows" in latest:
         rate = latest["rows"] / latest["elapsed"] if latest["elapsed"] else 0.0
         facts.add_row("rows", f"{latest['rows']:,}, {rate:,.0f} rows/s")
@@ -119,8 +126,5 @@ def _standing(log: list[dict[str, Any]]) -> "Table":
     return facts
 
 
-def _plain(text: str) -> "Text":
-    """Return a text from a log as it is, without anything that a terminal or rich would obey."""
-    from rich.text import Text
-
-    return Text("".join(char if char.isprintable() or char == "\n" else "?" for char in text))
+def _moment(event: dict[str, Any]) -> str:
+    return f"{datetime.fromisoformat(event['time']).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

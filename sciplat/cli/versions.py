@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sciplat.cli.inspect import operation, own_manifest
-from sciplat.errors import ArgumentError, SciplatError
+from sciplat.cli.inspect import counted, operation, own_manifest
+from sciplat.errors import ArgumentError, SciplatError, StoreNotFound
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,7 +18,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-@click.command()
+@click.command(short_help="List the versions of a store, and what made them.")
 @click.argument("url")
 def versions(url: str) -> None:
     """List the versions of the store at URL: when each was made, and by what."""
@@ -33,10 +33,17 @@ def versions(url: str) -> None:
     Console().print(_table([CatalogStore(storage, manifest) for manifest in manifests]))
 
 
-@click.command("gc")
+@click.command("gc", short_help="Remove leftovers and old versions of a store.")
 @click.argument("url")
-@click.option("--keep", type=click.IntRange(min=1), help="Remove all versions but this many of the newest, too.")
-@click.option("--older-than", default="1d", show_default=True, help="Leave what is younger: 30min, 12h, 7d, 2w.")
+@click.option(
+    "--keep",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Also remove all versions but the newest N, whatever their age.",
+)
+@click.option(
+    "--older-than", metavar="AGE", default="1d", show_default=True, help="Leave younger leftovers: 30min, 12h, 7d."
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 def collect(url: str, *, keep: int | None, older_than: str, dry_run: bool) -> None:
     """Remove what no version of the store at URL needs.
@@ -48,11 +55,20 @@ def collect(url: str, *, keep: int | None, older_than: str, dry_run: bool) -> No
     from sciplat.io.storage import open_storage
     from sciplat.tasks.progress import format_bytes
 
-    removed = collect_garbage(open_storage(url), keep=keep, grace=parse_duration(older_than), dry_run=dry_run)
+    grace = parse_duration(older_than)
+    try:
+        removed = collect_garbage(open_storage(url), keep=keep, grace=grace, dry_run=dry_run)
+    except StoreNotFound:
+        own_manifest(url)  # says what stands there instead
+        raise
+    if not removed:
+        click.echo(f"{url}: nothing to remove (leftovers younger than {older_than} stay)")
+        return
+    widths = max(len(each.path) for each in removed), max(len(format_bytes(each.bytes)) for each in removed)
     for each in removed:
-        click.echo(f"{each.path}  {format_bytes(each.bytes)}  {each.why}")
-    verb = "would be freed" if dry_run else "freed"
-    click.echo(f"{url}: {len(removed)} removals, {format_bytes(sum(each.bytes for each in removed))} {verb}")
+        click.echo(f"{each.path:<{widths[0]}}  {format_bytes(each.bytes):>{widths[1]}}  {each.why}")
+    total = format_bytes(sum(each.bytes for each in removed))
+    click.echo(f"{url}: {counted(len(removed), 'removal')}, {total} {'would be freed' if dry_run else 'freed'}")
 
 
 def parse_duration(text: str) -> float:

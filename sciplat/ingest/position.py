@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from sciplat.errors import ColumnError, PositionError
-from sciplat.ingest.sources import unit_of
+from sciplat.sky.column import shown_names, unit_of
 
 _RA_NAMES = (
     "ra",
@@ -32,7 +32,12 @@ _DEC_NAMES = (
     "coord_dec",
 )
 _GALACTIC_NAMES = ("l", "glon", "gal_lon"), ("b", "glat", "gal_lat")
-_DEGREES = ("", "deg", "degree", "degrees")
+_DEGREES = ("deg", "degs", "degree", "degrees", "°")
+
+
+def is_degrees(unit: str) -> bool:
+    """Return whether a unit means degrees, in any of the ways in which files write it."""
+    return unit.strip(" '\"").lower() in _DEGREES
 
 
 def position_columns(schema: pa.Schema, ra: str | None, dec: str | None, frame: str) -> tuple[str, str]:
@@ -57,22 +62,18 @@ def _find(schema: pa.Schema, named: str | None, usual: Sequence[str], what: str)
         lowered = {name.lower(): name for name in reversed(schema.names)}
         chosen = next((lowered[name] for name in usual if name in lowered), None)
         if chosen is None:
-            raise ColumnError(
-                f"no column looks like {what}", found=_shown(schema.names), hint=f'name it: {what}="..." (--{what})'
-            )
+            there = shown_names(schema.names)
+            raise ColumnError(f"no column looks like {what}", found=there, hint=f'name it: {what}="..." (--{what})')
     elif named in schema.names:
         chosen = named
     else:
-        raise ColumnError(f"there is no column {named!r}", found=_shown(schema.names))
+        raise ColumnError(f"there is no column {named!r}", found=shown_names(schema.names))
     field = schema.field(chosen)
     if not (pa.types.is_floating(field.type) or pa.types.is_integer(field.type)):
         raise PositionError(
             f"the column {chosen!r} does not hold numbers", found=str(field.type), hint="decimal degrees as numbers"
         )
-    if unit_of(field) not in _DEGREES:
-        raise PositionError(f"the column {chosen!r} is not in degrees", found=unit_of(field), hint="convert it first")
+    unit = unit_of(field)
+    if unit and not is_degrees(unit):
+        raise PositionError(f"the column {chosen!r} is not in degrees", found=unit, hint="convert it first")
     return chosen
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")

@@ -8,9 +8,10 @@ import pyarrow as pa
 
 from sciplat.errors import ArgumentError
 from sciplat.ingest.position import position_columns
-from sciplat.ingest.sources import unit_of
+from sciplat.ingest.sources import is_same_unit
 from sciplat.io.catalog_store import CatalogStore
 from sciplat.io.hats import HEALPIX_COLUMN, identity_column
+from sciplat.sky.column import unit_of
 from sciplat.sky.motion import Errors, Motion, epoch_property, errors_properties, motion_properties
 
 FRAMES = ("icrs", "fk5", "galactic")
@@ -24,7 +25,7 @@ class Said:
     Raises
     ------
     ArgumentError
-        If the frame is unknown, or the rows of a cell are no positive number.
+        If the frame is unknown, the rows of a cell are no positive number, or the citation is no text.
     """
 
     ra: str | None = None
@@ -42,6 +43,9 @@ class Said:
             raise ArgumentError("rows_per_cell is a positive whole number", found=repr(rows))
         if self.frame not in (None, *FRAMES):
             raise ArgumentError(f"the frame {self.frame!r} is unknown", hint=", ".join(FRAMES))
+        cited: object = self.citation
+        if cited is not None and not isinstance(cited, str):
+            raise ArgumentError("the citation is no text", found=repr(cited), hint='citation="Author et al. 2024, ..."')
 
     def measured(self, schema: pa.Schema) -> dict[str, Any]:
         """Return what is said of epoch, motion and errors, with the units of the columns."""
@@ -108,10 +112,9 @@ def added_properties(schema: pa.Schema, said: Said, parent: CatalogStore) -> dic
 
 def _check_fits(ours: pa.Field, theirs: pa.Field) -> None:
     """Refuse a column of another unit, or of a type whose values the store's column cannot hold."""
-    if unit_of(ours) and unit_of(theirs) and unit_of(ours) != unit_of(theirs):
-        raise ArgumentError(
-            f"the column {ours.name!r} has another unit than the store's", found=f"{unit_of(theirs)}, {unit_of(ours)}"
-        )
+    units = unit_of(theirs), unit_of(ours)
+    if all(units) and not is_same_unit(*units):
+        raise ArgumentError(f"the column {ours.name!r} has another unit than the store's", found=", ".join(units))
     try:
         pa.unify_schemas([pa.schema([ours]), pa.schema([theirs.with_metadata(None)])], promote_options="permissive")
     except pa.ArrowException:

@@ -6,18 +6,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
 from sciplat.errors import ArgumentError, InputError, InputNotFound
+from sciplat.ingest.position import is_degrees
 from sciplat.ingest.readers.arrow_file import open_arrow
 from sciplat.ingest.readers.columns import common_type, conformed, pieces
 from sciplat.ingest.readers.fits_table import open_fits
 from sciplat.ingest.readers.memory import is_table, open_table
 from sciplat.ingest.readers.parquet import open_parquet
 from sciplat.ingest.readers.reader import Opened, Slice, errors_of
-from sciplat.ingest.readers.text import open_text, promoted_text
+from sciplat.ingest.readers.text import open_text
+from sciplat.ingest.readers.text_types import OpenedText, check_exact, merged
 from sciplat.ingest.readers.votable import open_votable
+from sciplat.sky.column import unit_of
 
 Source: TypeAlias = Any
 """A path, pattern or folder, a pyarrow.Table, a pandas.DataFrame or an astropy Table."""
@@ -31,6 +35,7 @@ _READERS: dict[str, Callable[[Path, int], Opened]] = {
     **dict.fromkeys((".arrow", ".feather", ".ipc"), open_arrow),
 }
 _KINDS = ".parquet, .csv, .tsv, .ecsv, .fits, .vot, .xml or .arrow"
+_OF_MEMORY = "convert its columns to numbers or text"  # what to try
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Part:
         About the bytes of a table that `read` yields.
     rows : Slice
         How they are read.
+    state : (int, int) or None
+        Size in bytes and mtime_ns of the file when it was opened; None for a table in memory.
     """
 
     source: str
@@ -56,6 +63,7 @@ class Part:
     schema: pa.Schema
     chunk: int
     rows: Slice
+    state: tuple[int, int] | None = None
 
     @property
     def size(self) -> int:
@@ -73,11 +81,22 @@ class Part:
         Raises
         ------
         InputError, InputNotFound
-            The source cannot be read (any more).
+            The source cannot be read (any more), or is not what it was when it was opened.
         """
-        with errors_of(self.source):
-            for table in self.rows.read(self.schema, self.chunk):
-                yield from pieces(conformed(table, self.schema), self.chunk)
+        self.check_unchanged()
+        try:
+            with errors_of(self.source, **({} if self.state else {"hint": _OF_MEMORY})):
+                for table in self.rows.read(self.schema, self.chunk):
+                    yield from pieces(conformed(table, self.schema, self.source), self.chunk)
+        except InputError:
+            self.check_unchanged()  # what cannot be read may be half of two files
+            raise
+        self.check_unchanged()
+
+    def check_unchanged(self) -> None:
+        """Raise InputError if its file is not what it was when it was opened."""
+        if self.state is not None:
+            _check_state(Path(self.source), self.state)
 
 
 @dataclass(frozen=True)
@@ -98,6 +117,28 @@ class Sources:
     parts: tuple[Part, ...]
     records: list[dict[str, Any]]
 
+    def check_unchanged(self) -> None:
+        """Raise InputError if a file is not what it was when it was opened, InputNotFound if it is gone."""
+        for record in self.records:
+            if state := _state_in(record):
+                _check_state(Path(record["path"]), state)
+
+
+def _state_in(record: dict[str, Any]) -> tuple[int, int] | None:
+    """Return the size and mtime_ns of a file, None for a table in memory."""
+    return (record["size"], record["mtime_ns"]) if "path" in record else None
+
+
+def _check_state(path: Path, state: tuple[int, int]) -> None:
+    with errors_of(path):
+        now = path.stat()
+    if (now.st_size, now.st_mtime_ns) != state:
+        raise InputError(
+            f"{path} changed while it was read",
+            found=f"{now.st_size:,} bytes now, {state[0]:,} at first, and another time of change",
+            hint="run it again when the file is complete, or ingest a copy of it",
+        )
+
 
 def open_sources(sources: Source | Iterable[Source], *, chunk: int) -> Sources:
     """Find out what sources hold, without keeping their rows.
@@ -105,7 +146,7 @@ def open_sources(sources: Source | Iterable[Source], *, chunk: int) -> Sources:
     Parameters
     ----------
     sources : path, pattern, folder, pyarrow.Table, pandas.DataFrame, astropy Table, or any number of these
-        Files are Parquet, CSV, TSV or ECSV (also .gz and .zst), FITS or VOTable (also .gz) or Arrow; a folder stands
+        A path may be written as file:///path. Files are Parquet, CSV, TSV or ECSV (also .gz and .zst), FITS or VOTable (also .gz) or Arrow; a folder stands
         for all such files in it, a FITS file or VOTable for its first table. Text is read through once for its types.
     chunk : int
         About how many bytes of memory a part of the rows may take.
@@ -115,15 +156,16 @@ def open_sources(sources: Source | Iterable[Source], *, chunk: int) -> Sources:
     InputNotFound
         If a path names no file of a known kind.
     InputError
-        If a file cannot be read, or the sources have different columns or units.
+        If a file cannot be read or is given twice, or the sources have different columns or units.
     ArgumentError
         If a source is none of the above.
     """
     names: list[str] = []
     opened: list[Opened] = []
     records: list[dict[str, Any]] = []
+    seen: dict[Path, Path] = {}
     for source in _listed(sources):
-        for name, each, record in _open_source(source, len(opened) + 1, chunk):
+        for name, each, record in _open_source(source, len(opened) + 1, chunk, seen):
             names.append(name)
             opened.append(each)
             records.append(record)
@@ -131,8 +173,8 @@ def open_sources(sources: Source | Iterable[Source], *, chunk: int) -> Sources:
         raise InputNotFound("no source to ingest", hint="one or more files, or a pyarrow.Table")
     schema = _unified(names, opened)
     parts = (
-        Part(name, f"{number} {name}: {rows.label}", schema, chunk, rows)
-        for number, (name, each) in enumerate(zip(names, opened, strict=True), 1)
+        Part(name, f"{number} {name}: {rows.label}", schema, chunk, rows, _state_in(record))
+        for number, (name, each, record) in enumerate(zip(names, opened, records, strict=True), 1)
         for rows in each.slices
     )
     return Sources(schema, tuple(parts), records)
@@ -158,11 +200,13 @@ def _listed(sources: Any) -> list[Any]:
     return listed
 
 
-def _open_source(source: Any, number: int, chunk: int) -> Iterator[tuple[str, Opened, dict[str, Any]]]:
-    """Yield name, content and record of every file or table that a source stands for."""
+def _open_source(
+    source: Any, number: int, chunk: int, seen: dict[Path, Path]
+) -> Iterator[tuple[str, Opened, dict[str, Any]]]:
+    """Yield name, content and record of every file or table that a source stands for; note the files in `seen`."""
     if is_table(source):
         name = f"table {number} in memory"
-        with errors_of(name):
+        with errors_of(name, hint=_OF_MEMORY):
             opened, record = open_table(source, name, chunk)
         yield name, opened, {"table": number, **record}
         return
@@ -170,19 +214,25 @@ def _open_source(source: Any, number: int, chunk: int) -> Iterator[tuple[str, Op
         reader = _reader(path)
         if reader is None:
             raise InputError(f"{path} is no table of a known kind", hint=f"files ending in {_KINDS}")
+        _check_once(path, seen)
         with errors_of(path):
             state = path.stat()
             opened = reader(path, chunk)
         yield str(path), opened, {"path": str(path), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
 
 
-def unit_of(column: pa.Field) -> str:
-    """Return the unit that a column's metadata states, empty if it states none."""
-    return str((column.metadata or {}).get(b"unit", b"").decode(errors="replace")).strip()
+def _check_once(path: Path, seen: dict[Path, Path]) -> None:
+    """Refuse a file that is given twice, under another name too: its rows would count twice."""
+    real = path.resolve()
+    if real in seen:
+        raise InputError(
+            f"{path} is given twice", found=f"as {seen[real]} too", hint="leave one of them away: its rows would double"
+        )
+    seen[real] = path
 
 
 def local_path(source: str | os.PathLike[str]) -> Path:
-    """Return the local path that a source names.
+    """Return the local path that a source names, as a path or as file:///path.
 
     Raises
     ------
@@ -190,6 +240,9 @@ def local_path(source: str | os.PathLike[str]) -> Path:
         If it is a URL.
     """
     text = os.fspath(source)
+    url = urlsplit(text) if text.startswith("file://") else None
+    if url is not None and url.netloc in ("", "localhost"):
+        return Path(unquote(url.path))
     if "://" in text:
         raise InputNotFound(f"{text} is not a local file", hint="copy the files to a local disk first")
     return Path(text).expanduser()
@@ -231,7 +284,7 @@ def _unified_field(column: str, names: list[str], opened: list[Opened]) -> pa.Fi
     stated = ""
     for name, field in zip(names, fields, strict=True):
         unit = unit_of(field)
-        if unit and metadata.get(b"unit") and not _is_same_unit(unit, metadata[b"unit"].decode(errors="replace")):
+        if unit and metadata.get(b"unit") and not is_same_unit(unit, metadata[b"unit"].decode(errors="replace")):
             raise InputError(
                 f"{name} has another unit than {stated} in {column!r}",
                 found=f"{unit} and {metadata[b'unit'].decode(errors='replace')}",
@@ -242,9 +295,9 @@ def _unified_field(column: str, names: list[str], opened: list[Opened]) -> pa.Fi
     return pa.field(column, _unified_type(column, names, opened), metadata=metadata)
 
 
-def _is_same_unit(first: str, second: str) -> bool:
+def is_same_unit(first: str, second: str) -> bool:
     """Return whether two texts mean the same unit, such as km/s and km s-1."""
-    if first == second:
+    if first == second or (is_degrees(first) and is_degrees(second)):
         return True
     from astropy.units import Unit
 
@@ -253,17 +306,21 @@ def _is_same_unit(first: str, second: str) -> bool:
 
 def _unified_type(column: str, names: list[str], opened: list[Opened]) -> pa.DataType:
     """Return the type of a column in all sources: of text what the others have, if it can be read so."""
-    kinds = [(name, each.schema.field(column).type, each.text) for name, each in zip(names, opened, strict=True)]
     stated: pa.DataType = pa.null()
     where = ""
-    for name, kind, text in kinds:
-        if not text:
-            stated, where = _merged(column, (where, stated), (name, kind)), where or name
-    read = promoted_text([kind for _, kind, text in kinds if text])
+    texts = []
+    for name, each in zip(names, opened, strict=True):
+        if isinstance(each, OpenedText):
+            texts.append((name, each.readings[column]))
+        else:
+            stated, where = _merged(column, (where, stated), (name, each.schema.field(column).type)), where or name
     if pa.types.is_string(stated) or pa.types.is_large_string(stated):
         return stated
-    name = next((name for name, kind, text in kinds if text and kind == read), names[0])
-    return _merged(column, (where, stated), (name, read))
+    reading = merged(each for _, each in texts)
+    name = next((name for name, each in texts if each.kind == reading.kind), names[0])
+    kind = _merged(column, (where, stated), (name, reading.kind))
+    check_exact(column, kind, reading, where)
+    return kind
 
 
 def _merged(column: str, first: tuple[str, pa.DataType], second: tuple[str, pa.DataType]) -> pa.DataType:

@@ -6,7 +6,8 @@ Rows of a cell are sorted by `_healpix_29`; a reader prunes cells, then row grou
 import contextlib
 import io
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -41,6 +42,7 @@ ROW_GROUP = 60_000  # rows: a small cone touches one or two groups and decodes t
 PROVENANCE = "provenance.json"
 LOG = "log.jsonl"  # of the run that made the version
 BESIDE_THE_ROWS = ("report", "fingerprint", "citations")  # properties that may differ where the rows are the same
+_FOLDER = re.compile(r"v(\d+)-")  # of a version
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ class CatalogStore:
         named = ((hats.parse_cell_path(file.path), file) for file in self.manifest.files if file.rows)
         entries = (CellEntry(cell, file) for cell, file in named if cell is not None)
         return tuple(sorted(entries, key=lambda entry: entry.cell.start))
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return self.manifest.rows
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -123,7 +130,7 @@ class CatalogStore:
         entry = next((file for file in self.manifest.files if file.path == path), None)
         if entry is None:
             raise damaged(path, "the manifest does not name it")
-        with damage(path):
+        with _reading(self.storage, path):
             data = self.storage.read(path)
         if sha256(data) != entry.sha256:
             raise damaged(path, "content differs from its digest")
@@ -148,7 +155,8 @@ def open_catalog_store(storage: Storage, version: int | None = None) -> CatalogS
     if version is None and isinstance(storage, LocalStorage):
         # a crash may have kept a writer from this; a store that only its owner may write to is read as it is
         with contextlib.suppress(OSError):
-            point_to_newest(storage)
+            if pointed_number(storage) < manifest.number:
+                point_to_newest(storage)
     return CatalogStore(storage, manifest)
 
 
@@ -201,6 +209,8 @@ def read_cell(
     ------
     StoreCorrupt
         If the file is missing, truncated or damaged.
+    StoreNotFound
+        If it is missing because its version has been removed.
     StorageError
         If the storage does not answer or refuses to.
     ColumnError
@@ -208,7 +218,7 @@ def read_cell(
     """
     if isinstance(file, ForeignFile):
         return read_foreign_cell(storage, file, columns, ranges, bounds)
-    with damage(file.path), storage.open(file.path, file.size) as source:
+    with _reading(storage, file.path), storage.open(file.path, file.size) as source:
         metadata = checked_footer(source, file)
         reader = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True)
         names = reader.schema_arrow.names
@@ -216,6 +226,32 @@ def read_cell(
         groups = matching_groups(metadata, hats.HEALPIX_COLUMN, ranges, bounds)
         inside = None if ranges is None else Coverage(ranges).contains
         return read_groups(source, reader, groups, columns or names, hats.HEALPIX_COLUMN, inside)
+
+
+def check_version(storage: Storage, number: int) -> None:
+    """Refuse a version that has been removed since it was opened.
+
+    Raises
+    ------
+    StoreNotFound
+        If its manifest is gone.
+    """
+    try:
+        storage.size(f"versions/{number}.json")
+    except FileNotFoundError:
+        raise StoreNotFound(f"version {number} of {storage.url} has been removed", hint="open the newest") from None
+
+
+@contextlib.contextmanager
+def _reading(storage: Storage, path: str) -> Iterator[None]:
+    """Tell a file that went with its version from one that is damaged."""
+    with damage(path):
+        try:
+            yield
+        except FileNotFoundError:
+            if folder := _FOLDER.match(path):
+                check_version(storage, int(folder[1]))
+            raise
 
 
 def point_to_newest(storage: Storage) -> None:

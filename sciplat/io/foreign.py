@@ -8,7 +8,7 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,9 +29,11 @@ from sciplat.sky.cell import MAX_ORDER, Cell, cell_ranges
 
 _OTHER_TABLES = ("margin", "association", "index", "map")  # that stand beside a catalog
 _FOLDER = re.compile(r"(?!\.)[\w.+ -]+(/(?!\.)[\w.+ -]+)*")
+_SUFFIX = re.compile(r"/|(\.\w+)+")  # of a cell's files
 _LARGEST = 1 << 25  # bytes of a `_metadata` that is read on opening
 _ROWS_PER_CELL = 1_000_000
 _AT_ONCE = 16  # files that are asked at the same time
+_DIGITS = 13  # of a number of rows or bytes that makes sense
 
 Properties = dict[str, str]
 
@@ -60,6 +62,13 @@ class ForeignStore(CatalogStore):
     def has_digests(self) -> bool:
         """False."""
         return False
+
+    @cached_property
+    def rows(self) -> int:
+        """The number of rows as the files themselves have it: what is said of them may be a share, or out of date."""
+        files = [file for file in self.manifest.files if isinstance(file, ForeignFile)]
+        is_folder = any(file.is_folder for file in files)
+        return sum(_rows_in_files(self.storage, [file.path for file in files], is_folder=is_folder))
 
     @cached_property
     def digest(self) -> str:
@@ -105,7 +114,8 @@ def _open_foreign(storage: Storage) -> ForeignStore | None:
     """Return the HATS catalog in a folder, None if there is none."""
     folder = _primary_folder(storage)
     text = _first_of(storage, [_below(folder, name) for name in ("hats.properties", "properties")])
-    about = _parsed(text, _below(folder, "properties")) if text else {}
+    path = _below(folder, "hats.properties")
+    about = _parsed(text, path) if text else {}
     if not {"obs_collection", "dataproduct_type", "hats_col_ra"} & set(about):
         if _first_of(storage, [_below(folder, "catalog_info.json")]):
             raise InputError(
@@ -115,7 +125,7 @@ def _open_foreign(storage: Storage) -> ForeignStore | None:
         if folder:
             raise damaged(hats.COLLECTION, f"the folder {folder!r} that it names holds no catalog")
         return None
-    _check_kind(storage, about)
+    _check_properties(storage, path, about)
     cells, listed = _cells(storage, folder, about)
     schema = _schema(storage, folder, list(cells), about)
     files = tuple(_files(cells, about, schema))
@@ -133,12 +143,14 @@ def _primary_folder(storage: Storage) -> str:
     return folder
 
 
-def _check_kind(storage: Storage, about: Properties) -> None:
+def _check_properties(storage: Storage, path: str, about: Properties) -> None:
     kind = about.get("dataproduct_type", "object")
     if kind in _OTHER_TABLES:
         raise InputError(f"{storage.url} is no catalog of sources", found=f"a HATS {kind}", hint="open its catalog")
     if not {"hats_col_ra", "hats_col_dec"} <= set(about):
         raise InputError(f"the catalog {storage.url} does not name its position columns", found=f"a HATS {kind}")
+    if not _SUFFIX.fullmatch(_suffix(about)):
+        raise damaged(path, f"{_suffix(about)!r} is no end of a file's name")
 
 
 def _cells(storage: Storage, folder: str, about: Properties) -> tuple[dict[Cell, tuple[str, int]], bytes]:
@@ -146,20 +158,21 @@ def _cells(storage: Storage, folder: str, about: Properties) -> tuple[dict[Cell,
 
     Where rows are not said, `_metadata` tells; then the catalog's total is shared out, or all footers are asked.
     """
-    suffix = about.get("hats_npix_suffix", ".parquet")
+    suffix = _suffix(about)
     text = _first_of(storage, [_below(folder, "partition_info.csv")])
     rows = _listed_cells(text, _below(folder, "partition_info.csv")) if text else {}
     paths = {cell: _cell_path(folder, cell, suffix) for cell in rows}
     if not rows or 0 in rows.values():
         summary = _summary(storage, folder)
-        rows = summary if not rows else {cell: summary.get(cell, 0) for cell in rows}
+        rows = {cell: said or summary.get(cell, 0) for cell, said in rows.items()} or summary
         paths = {cell: paths.get(cell) or _cell_path(folder, cell, suffix) for cell in rows}
     if not rows:
         paths = _found_paths(storage, folder)
         rows = dict.fromkeys(paths, 0)
     _check_disjoint(list(rows), storage.url)
-    if rows and not all(rows.values()):
-        rows = _shared_rows(storage, paths, about)
+    if unknown := [cell for cell, said in rows.items() if not said]:
+        left = _number(about, "hats_nrows") - sum(rows.values())
+        rows |= _shared_rows(storage, {cell: paths[cell] for cell in unknown}, left, is_folder=suffix == "/")
     return {cell: (paths[cell], rows[cell]) for cell in rows}, text or repr(sorted(map(str, rows))).encode()
 
 
@@ -167,9 +180,12 @@ def _listed_cells(text: bytes, path: str) -> dict[Cell, int]:
     """Return the cells of a partition list and their rows, 0 where they are not said."""
     try:
         lines = list(csv.DictReader(io.StringIO(text.decode())))
-        return {Cell(int(each["Norder"]), int(each["Npix"])): int(each.get("num_rows") or 0) for each in lines}
+        rows = {Cell(int(each["Norder"]), int(each["Npix"])): int(each.get("num_rows") or 0) for each in lines}
+        if wrong := [said for said in rows.values() if not 0 <= said < 10**_DIGITS]:
+            raise ValueError(f"a cell with {wrong[0]} rows")
     except (ValueError, KeyError, TypeError, csv.Error, RegionError) as error:
         raise damaged(path, " ".join(str(error).split())) from None
+    return rows
 
 
 def _summary(storage: Storage, folder: str) -> dict[Cell, int]:
@@ -187,7 +203,7 @@ def _summary(storage: Storage, folder: str) -> dict[Cell, int]:
         for number in range(metadata.num_row_groups):
             group = metadata.row_group(number)
             cell = hats.parse_cell_path(group.column(0).file_path)
-            if cell is not None:
+            if cell is not None and group.num_rows > 0:
                 rows[cell] = rows.get(cell, 0) + group.num_rows
     return rows
 
@@ -197,8 +213,8 @@ def _found_paths(storage: Storage, folder: str) -> dict[Cell, str]:
     paths: dict[Cell, str] = {}
     for path in storage.files(_below(folder, "dataset")):
         cell = hats.parse_cell_path(path)
-        if cell is not None and not path.rpartition("/")[2].startswith((".", "_")):
-            parts = path.split("/")
+        parts = path.split("/")
+        if cell is not None and not parts[-1].startswith((".", "_")) and ".." not in parts:
             last = next(place for place, part in enumerate(parts) if part.startswith("Npix="))
             paths[cell] = "/".join(parts[: last + 1])
     return paths
@@ -210,15 +226,18 @@ def _check_disjoint(cells: list[Cell], url: str) -> None:
         raise StoreCorrupt(f"cells of the catalog {url} overlap", hint="its maker can make the partition list anew")
 
 
-def _shared_rows(storage: Storage, paths: dict[Cell, str], about: Properties) -> dict[Cell, int]:
-    """Return equal shares of the rows that the catalog says it has, or what the files themselves say."""
-    total = _number(about, "hats_nrows")
-    if total >= len(paths):
-        return dict(zip(paths, _shares(total, len(paths)), strict=True))
-    is_folder = about.get("hats_npix_suffix") == "/"
+def _shared_rows(storage: Storage, paths: dict[Cell, str], total: int, *, is_folder: bool) -> dict[Cell, int]:
+    """Return equal shares of a number of rows, or what the files themselves say where that is too small."""
+    enough = total >= len(paths)
+    rows = _shares(total, len(paths)) if enough else _rows_in_files(storage, paths.values(), is_folder=is_folder)
+    return dict(zip(paths, rows, strict=True))
+
+
+def _rows_in_files(storage: Storage, paths: Iterable[str], *, is_folder: bool) -> list[int]:
+    """Return the rows in the files of each cell by their footers."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = pool.map(lambda path: footers(storage, path, is_folder=is_folder), paths.values())
-        return {cell: sum(each.num_rows for each in files) for cell, files in zip(paths, found, strict=True)}
+        found = pool.map(lambda path: footers(storage, path, is_folder=is_folder), paths)
+        return [sum(each.num_rows for each in files) for files in found]
 
 
 def _schema(storage: Storage, folder: str, cells: list[Cell], about: Properties) -> pa.Schema:
@@ -230,7 +249,7 @@ def _schema(storage: Storage, folder: str, cells: list[Cell], about: Properties)
             return pq.read_schema(io.BytesIO(text))
     if not cells:
         raise StoreNotFound(f"the catalog {storage.url} has neither cells nor a schema")
-    suffix = about.get("hats_npix_suffix", ".parquet")
+    suffix = _suffix(about)
     first = _cell_path(folder, min(cells, key=lambda cell: cell.start), suffix)
     return next(iter(footers(storage, first, is_folder=suffix == "/"))).schema.to_arrow_schema()
 
@@ -245,7 +264,7 @@ def _files(cells: dict[Cell, tuple[str, int]], about: Properties, schema: pa.Sch
             sha256="",
             rows=rows,
             cell=cell,
-            is_folder=about.get("hats_npix_suffix") == "/",
+            is_folder=_suffix(about) == "/",
             index=_index_column(schema, about),
             position=(about["hats_col_ra"], about["hats_col_dec"]),
             schema=ours,
@@ -318,10 +337,15 @@ def _cell_path(folder: str, cell: Cell, suffix: str) -> str:
     return path if suffix == "/" else f"{path}{suffix}"
 
 
+def _suffix(about: Properties) -> str:
+    """Return the end of the names of the cells' files, a slash for folders."""
+    return about.get("hats_npix_suffix", ".parquet")
+
+
 def _number(about: Properties, key: str) -> int:
-    """Return a whole number that the catalog says of itself, 0 if it says none."""
+    """Return a whole number that the catalog says of itself, 0 if it says none that makes sense."""
     text = about.get(key, "")
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) <= _DIGITS else 0
 
 
 def _shares(total: int, parts: int) -> list[int]:

@@ -112,7 +112,7 @@ def _understood(path: str) -> Iterator[None]:
             if isinstance(error, PositionError):
                 raise damaged(path, error.found or error.what) from None
             raise
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
             raise damaged(path, " ".join(str(error).split())[:300]) from None
 
 
@@ -128,6 +128,8 @@ def _read_file(
     read = list(dict.fromkeys([*needed, *([file.index] if file.index else file.position)]))
 
     def inside(index: NDArray[Any]) -> NDArray[np.bool_]:
+        if index.dtype.kind == "f":  # whole numbers come so where some are null
+            raise damaged(path, f"nulls in {file.index}")
         values = index.astype(np.int64)
         _check_in_cell(values, file, path)
         return np.ones(len(values), bool) if ranges is None else Coverage(ranges).contains(values)

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciplat.errors import ConflictError
+from sciplat.errors import ConflictError, StorageError
 from sciplat.io import hats
-from sciplat.io.catalog_store import BESIDE_THE_ROWS, CatalogStore, CellEntry
+from sciplat.io.catalog_store import BESIDE_THE_ROWS, CatalogStore, CellEntry, check_version
 from sciplat.io.cell_report import CellReport
 from sciplat.io.publish import Manifest, link_files, new_names
 from sciplat.sky.cell import MAX_ORDER, Cell
@@ -35,7 +35,11 @@ class Kept:
         before = np.cumsum([0, *(each.file.rows for each in entries)]).tolist()
         kept = [(each, n) for each, n in zip(entries, before, strict=False) if not self._replaces(each.cell)]
         names = {each.file.path: f"{folder}/{hats.cell_path(each.cell)}" for each, _ in kept}
-        link_files(self.parent.storage, names)
+        try:
+            link_files(self.parent.storage, names)
+        except StorageError:
+            check_version(self.parent.storage, self.parent.manifest.number)  # it may have been removed meanwhile
+            raise
         counts = self.parent.sky_map
         return [
             CellReport(new_names([each.file], names), *_map_part(counts, each), self.parent.knots(each, first_row))

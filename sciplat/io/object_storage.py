@@ -172,7 +172,7 @@ class ObjectStorage(Storage):
                 raise
         inside = (entry.rstrip("/") for entry in listed if entry.rstrip("/") != full)
         found = {self._plain(entry.rsplit("/", 1)[-1]) for entry in inside}
-        return sorted(name for name in found if not name.startswith("."))
+        return sorted(name for name in found if not name.startswith(".") and "/" not in name)
 
     def files(self, path: str) -> list[str]:
         """Return the sorted paths of all objects below a folder."""
@@ -281,10 +281,15 @@ def _joined(root: str, path: str) -> str:
 
 
 def _remove(system: Any, names: list[str]) -> None:
-    """Remove objects by their full names."""
-    if names:
-        with contextlib.suppress(FileNotFoundError):  # others may be removing them too
-            system.rm([glob.escape(name) for name in names])  # fsspec takes names for patterns
+    """Remove objects by their full names; some may be gone."""
+    literal = [glob.escape(name) for name in names]  # fsspec takes names for patterns
+    try:
+        if literal:
+            system.rm(literal)
+    except FileNotFoundError:  # others are removing them too
+        for name in literal:
+            with contextlib.suppress(FileNotFoundError):
+                system.rm(name)
 
 
 def _tried(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

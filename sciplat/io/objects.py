@@ -85,7 +85,7 @@ class Storage(ABC):
 
     @abstractmethod
     def freed(self, paths: Sequence[str]) -> list[int]:
-        """Return the bytes that each of some objects or folders gives back when they are removed one after the other."""
+        """Return the bytes that each object or folder gives back when they are removed one after the other."""
 
     @abstractmethod
     def remove(self, path: str) -> None:

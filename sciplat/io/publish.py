@@ -4,19 +4,22 @@ A reader pins a manifest and never sees half of a version. A writer that finds i
 another one and says so.
 """
 
+import errno
 import json
 import uuid
 from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral
 from typing import Any
 
-from sciplat.errors import ConflictError, StoreCorrupt, StoreExists, StoreNotFound
+from sciplat.errors import ArgumentError, ConflictError, StoreCorrupt, StoreExists, StoreNotFound
 from sciplat.io.storage import LocalStorage, Storage, sha256, sync_path
 
 FORMAT = 2  # of the manifest; a reader refuses a newer one
 _AT_ONCE = 16  # files that get their names: object storage takes its time for each
+_NO_PLACE = (errno.ENAMETOOLONG, errno.ELOOP)  # a name that is too long, a link to itself
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,22 @@ def new_write_id() -> str:
 
 
 def version_numbers(storage: Storage) -> list[int]:
-    """Return the numbers of all published versions, ascending."""
-    stems = (name.removesuffix(".json") for name in storage.names("versions"))
+    """Return the numbers of all published versions, ascending.
+
+    Raises
+    ------
+    ArgumentError
+        If no store can stand there.
+    """
+    try:
+        names = storage.names("versions")
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        raise ArgumentError(
+            f"{storage.url} is no place for a store", found=error.strerror or repr(error), hint="another URL"
+        ) from None
+    stems = (name.removesuffix(".json") for name in names)
     return sorted(int(stem) for stem in stems if stem.isdecimal())
 
 
@@ -123,11 +140,16 @@ def read_manifest(storage: Storage, number: int | None = None) -> Manifest:
 
     Raises
     ------
+    ArgumentError
+        If the number is none.
     StoreNotFound
         If there is no store or no such version.
     StoreCorrupt
         If the manifest's text is not what was written.
     """
+    given: object = number  # callers are not all checked for types
+    if given is not None and (isinstance(given, bool) or not isinstance(given, Integral)):
+        raise ArgumentError(f"version={given!r} is no whole number", hint="sciplat versions URL lists the versions")
     numbers = version_numbers(storage)
     if not numbers:
         raise StoreNotFound(f"there is no store at {storage.url}", hint="ingest one, or check the path")
@@ -189,10 +211,13 @@ def check_absent(storage: Storage, leftovers: tuple[str, ...] = ("v1-", "version
     ArgumentError
         If nothing can be written there.
     """
+    published = version_numbers(storage)
     storage.check_place()
-    if version_numbers(storage):
+    if published:
         raise StoreExists(
-            f"a store stands already at {storage.url}", hint="another URL; .write(url, replace=True) for a new version"
+            f"a store stands already at {storage.url}",
+            hint="another URL; or a new version: .write with replace=True (--replace), ingest with mode='append' "
+            "(--mode append)",
         )
     if others := [name for name in storage.names("") if not name.startswith(leftovers)]:
         raise StoreExists(f"{storage.url} is not empty", found=", ".join(others[:3]), hint="another URL")

@@ -67,6 +67,10 @@ class RangeReader(io.RawIOBase):
         """Return the place."""
         return self._place
 
+    def readall(self) -> bytes:
+        """Read from the place to the end, with one question."""
+        return self.read(max(self._size - self._place, 0)) or b""
+
     def readinto(self, buffer: Any) -> int:
         """Read from the place on, as far as `buffer` and the object go."""
         stop = min(self._place + len(buffer), self._size)

@@ -9,6 +9,7 @@ They lie in the staging area of the ingest, as Parquet files that are checked li
 import json
 import uuid
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from sciplat.io.storage import sha256
 _ROW_GROUP = 1 << 14  # rows at most: a cell holds a small part of a piece, and little more is to be read for it
 _GROUPS, _FEWEST = 16, 1 << 10  # of a small piece, and rows of each at least
 _RECORD = "sorted-"
+_AT_ONCE = 16  # records that are read: object storage takes its time for each
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Spill:
             If a record is damaged.
         """
         present = set(self.staging.storage.names(self.staging.folder))
-        parts = [self._read(key) for key in keys if f"{_RECORD}{key}.json" in present]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            parts = list(pool.map(self._read, [key for key in keys if f"{_RECORD}{key}.json" in present]))
         here = {f"{self.staging.folder}/{name}" for name in present}
         return {part.key: part for part in parts if here.issuperset(file.path for file, _ in part.pieces)}
 

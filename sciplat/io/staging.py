@@ -246,9 +246,8 @@ class Staging:
             if int(number) not in numbers or read_manifest(self.storage, int(number)).folder != name:
                 _remove_shared(self.storage, name)
         _remove_unfinished(self.storage)
-        for name in self.storage.names(self.folder):
-            if not name.startswith("log-"):
-                self.storage.remove(f"{self.folder}/{name}")
+        names = self.storage.names(self.folder)
+        self.storage.remove_all([f"{self.folder}/{name}" for name in names if not name.startswith("log-")])
         _remove_shared(self.storage, self.folder)
         self.storage.remove_empty(STAGING)
 

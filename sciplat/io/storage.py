@@ -5,6 +5,7 @@ object visible when its single PUT is complete. Temporary names begin with a dot
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -32,6 +33,7 @@ __all__ = [
 
 Result = TypeVar("Result")
 _ATTEMPTS = 20
+_BUSY = (errno.ENOENT, errno.ENOTEMPTY, errno.EISDIR)  # a folder that others remove too, or still write into
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,16 @@ class LocalStorage(Storage):
     def remove(self, path: str) -> None:
         """Remove a file or folder."""
         target = self.at(path)
-        while target.is_dir() and not target.is_symlink():
-            with contextlib.suppress(FileNotFoundError):  # others are removing it too
-                shutil.rmtree(target)
-        target.unlink(missing_ok=True)
+        for attempt in range(_ATTEMPTS):
+            try:
+                if target.is_dir() and not target.is_symlink():
+                    shutil.rmtree(target)
+                target.unlink(missing_ok=True)
+            except OSError as error:
+                if error.errno not in _BUSY or attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                return
 
     def remove_all(self, paths: Sequence[str]) -> None:
         """Remove files."""
@@ -181,7 +189,7 @@ def _named(target: Path, data: bytes | memoryview, give_name: Callable[[Path], R
     it is written again.
     """
     for _ in range(_ATTEMPTS):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):  # the second where it goes while it is made
             return _written(target, data, give_name)
     return _written(target, data, give_name)
 

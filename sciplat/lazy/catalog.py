@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from sciplat.errors import ArgumentError, IncompleteResult
@@ -42,7 +43,10 @@ class Catalog(Operations, Reductions, Exits):
         return cls(Scan(store, tuple(store.schema.names)), store, store.manifest.size)
 
     def __repr__(self) -> str:
-        rows = f"{len(self):,} rows, " if self.store else "lazy, "
+        if self.store is None:
+            rows = "lazy, "
+        else:  # what another writer says of his catalog may be wrong
+            rows = f"{'' if self.store.has_digests else 'about '}{self.store.manifest.rows:,} rows, "
         return f"<Catalog: {rows}{len(self.columns)} columns, {len(self.node.cells)} cells>"
 
     def _repr_html_(self) -> str:
@@ -56,7 +60,7 @@ class Catalog(Operations, Reductions, Exits):
     def __len__(self) -> int:
         if not isinstance(self.node, Scan) or self.node.cover is not None:
             raise TypeError("the number of rows of a plan is not known before it has run: use .count()")
-        return self.node.store.manifest.rows
+        return self.node.store.rows
 
     def __bool__(self) -> bool:
         return True  # a plan is something, however many rows it will have
@@ -108,9 +112,15 @@ class Catalog(Operations, Reductions, Exits):
         ----------
         limit : int, optional
             Return the first rows only, and run only the tasks that they need.
+
+        Raises
+        ------
+        ArgumentError
+            If the limit is no whole number, or negative.
         """
-        if limit is not None and limit < 0:
-            raise ArgumentError("the number of rows is not negative", found=str(limit))
+        given: object = limit  # callers are not all checked for types
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 0):
+            raise ArgumentError("a number of rows is a whole number, not negative", found=repr(limit))
         if limit is None:
             workers = open_workers()
             work = plan_work(self.node.cells, self.node.cost, limit=workers.memory(), what=self._what)

@@ -14,6 +14,7 @@ from sciplat.lazy.fingerprint import Record
 from sciplat.lazy.node import Node, row_bytes
 from sciplat.sky.align import joined_cells, meeting_pairs
 from sciplat.sky.cell import Cell, cell_ranges
+from sciplat.sky.column import unit_of
 from sciplat.sky.coverage import Coverage, Ranges
 from sciplat.tasks.concat import ConcatTask
 from sciplat.tasks.quote import Cost, rates
@@ -131,7 +132,7 @@ def _joined_field(mine: pa.Field, others: pa.Schema) -> pa.Field:
     if mine.name not in others.names:
         return mine.with_nullable(True)
     its = others.field(mine.name)
-    units = [str((field.metadata or {}).get(b"unit", b"").decode(errors="replace")).strip() for field in (mine, its)]
+    units = [unit_of(mine), unit_of(its)]
     if all(units) and units[0] != units[1]:
         raise ArgumentError(
             f"the unit of {mine.name!r} is not the same in both catalogs",

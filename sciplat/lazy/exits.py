@@ -13,7 +13,8 @@ from sciplat.errors import ArgumentError, MissingDependency
 from sciplat.io.catalog_store import CatalogStore, store_name
 from sciplat.io.hats import HEALPIX_COLUMN, MAP_ORDER
 from sciplat.sky.cell import Cell, cell_area
-from sciplat.steps.aggregate import parse_measure
+from sciplat.sky.column import unit_of
+from sciplat.steps.aggregate import is_number, parse_measure
 from sciplat.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def _labelled(what: str, schema: pa.Schema) -> str:
     measure = parse_measure("the map", what, schema)
     if measure.function in ("count", "var"):
         return what
-    unit = (schema.field(measure.column).metadata or {}).get(b"unit", b"").decode()
+    unit = unit_of(schema.field(measure.column))
     return f"{what} ({unit})" if unit else what
 
 
@@ -225,7 +226,7 @@ def _order(pixels: NDArray[Any]) -> int:
 
 
 def astropy_table(table: pa.Table) -> "Table":
-    """Return an astropy Table with units and descriptions; nulls are masked, lists become objects."""
+    """Return an astropy Table with units and descriptions; nulls are masked, dates and lists become objects."""
     from astropy.table import Table
 
     return Table([_astropy_column(table[field.name], field) for field in table.schema])
@@ -234,9 +235,10 @@ def astropy_table(table: pa.Table) -> "Table":
 def _astropy_column(column: pa.ChunkedArray, field: pa.Field) -> "MaskedColumn":
     from astropy.table import MaskedColumn
 
-    about = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
-    if pa.types.is_primitive(field.type):
-        filler = pa.scalar(0).cast(field.type)
+    if pa.types.is_float16(field.type):
+        column = column.cast(pa.float32())  # numpy's masked arrays fill with 1e20
+    if _has_filler(field.type):
+        filler = pa.scalar(0).cast(column.type)
         values = np.asarray(column.fill_null(filler))
     elif pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
         values = np.array(column.fill_null("").to_pylist(), dtype=str)
@@ -247,6 +249,11 @@ def _astropy_column(column: pa.ChunkedArray, field: pa.Field) -> "MaskedColumn":
         values,
         name=field.name,
         mask=np.asarray(column.is_null()),
-        unit=about.get("unit"),
-        description=about.get("description"),
+        unit=unit_of(field) or None,
+        description=(field.metadata or {}).get(b"description", b"").decode(errors="replace") or None,
     )
+
+
+def _has_filler(kind: pa.DataType) -> bool:
+    """Return whether numpy holds such values, with a 0 where one is missing."""
+    return is_number(kind) or pa.types.is_timestamp(kind) or pa.types.is_duration(kind)

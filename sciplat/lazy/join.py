@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from sciplat.errors import ArgumentError, ColumnError
 from sciplat.io.catalog_store import ROW_GROUP
 from sciplat.io.hats import HEALPIX_COLUMN
-from sciplat.io.storage import sha256
 from sciplat.lazy.concat import widest_column
 from sciplat.lazy.fingerprint import Record
 from sciplat.lazy.map import uses_functions
-from sciplat.lazy.node import Node
-from sciplat.sky.align import meeting_pairs
-from sciplat.sky.cell import Cell, cell_ranges
+from sciplat.lazy.node import Node, OverOne
+from sciplat.sky.align import common_ranges, meeting_pairs
+from sciplat.sky.cell import MAX_ORDER, Cell, cell_ranges
 from sciplat.sky.coverage import Coverage, Ranges
 from sciplat.sky.surroundings import surroundings
+from sciplat.steps.digest import table_digest
 from sciplat.steps.join import How, Joining, Near, joined_schema, key_kind, rows_per_key
 from sciplat.tasks.join import HeldTask, JoinTask
 from sciplat.tasks.quote import Cost, rates
@@ -29,13 +29,14 @@ from sciplat.tasks.task import Task
 
 On = str | tuple[str, str] | Sequence[str | tuple[str, str]]
 Keys = tuple[tuple[str, str], ...]
-_LARGEST_TABLE = 100e6  # bytes: it travels to every worker, many times
+_LARGEST_TABLE = 10e6  # bytes: it travels to a worker with each of a plan's cells
+_FEW_CELLS = 4  # that a small region meets, of an order whose cells are no smaller
 _KEY_BYTES = 110  # of a row's key while equal ones are found: a copy, codes, a hash table
 _PAIR_BYTES = 100  # of a pair of rows while their distance is looked at
 
 
 @dataclass(frozen=True)
-class Join:
+class Join(OverOne):
     """Give the rows of a catalog the columns of another catalog's rows with the same key, near them on the sky.
 
     Parameters
@@ -55,7 +56,6 @@ class Join:
         If the columns are no keys, or the frames differ.
     """
 
-    inner: Node
     other: Node
     on: Keys
     how: How
@@ -71,10 +71,11 @@ class Join:
                 hint="ingest the other catalog in the frame of the first",
             )
         surroundings(Cell(0, 0), self.reach)  # refuses what is too far
-        _ = self._joining
+        _ = self.joining
 
     @cached_property
-    def _joining(self) -> Joining:
+    def joining(self) -> Joining:
+        """Which rows become one, and the other's columns with their names in the result."""
         (ra, dec), (its_ra, its_dec) = (node.properties["position"] for node in (self.inner, self.other))
         joining = _joining(self.inner.schema, self.other.schema, self.on, self.how, self.suffix)
         return replace(joining, near=Near((ra, dec), (its_ra, its_dec), self.reach))
@@ -82,44 +83,50 @@ class Join:
     @cached_property
     def schema(self) -> pa.Schema:
         """The catalog's columns, then the other's without its key and index."""
-        return joined_schema(self.inner.schema, self.other.schema, self._joining)
-
-    @property
-    def properties(self) -> dict[str, Any]:
-        """The inner node's: a row has the position of the left one."""
-        return self.inner.properties
+        return joined_schema(self.inner.schema, self.other.schema, self.joining)
 
     @cached_property
     def cells(self) -> Sequence[Cell]:
         """The inner node's, without those that have nothing around them to be joined to."""
-        return [cell for cell in self.inner.cells if self.how == "left" or self._other_cells(cell)]
+        cells = self.inner.cells
+        return [cell for cell in cells if self.how == "left" or self._other_cells(self._around(cell, self.extent))]
 
     @cached_property
     def _ranges(self) -> Ranges:
         return cell_ranges(list(self.other.cells))
 
-    def _other_cells(self, cell: Cell) -> list[Cell]:
-        """Return the other catalog's cells within reach of a cell."""
-        near, _ = meeting_pairs(self._ranges, surroundings(cell, self.reach).ranges)
+    def _around(self, cell: Cell, cover: Coverage | None) -> Coverage:
+        """Return where the matches of a cell's rows lie, given a cover of these rows."""
+        if cover is None:
+            return surroundings(cell, self.reach)
+        parts = [surroundings(part, self.reach).ranges for part in _few_cells(cell, cover)]
+        return Coverage.from_ranges(np.concatenate(parts) if parts else np.empty((0, 2), np.int64))
+
+    def _other_cells(self, around: Coverage) -> list[Cell]:
+        """Return the other catalog's cells that touch a coverage."""
+        near, _ = meeting_pairs(self._ranges, around.ranges)
         return [self.other.cells[place] for place in np.unique(near).tolist()]
 
     def task(self, cell: Cell, cover: Coverage | None = None) -> JoinTask:
-        """Return the joining of a cell's rows with the other catalog's rows in it and around it."""
-        around = surroundings(cell, self.reach)
-        parts = tuple(self.other.task(near, around) for near in self._other_cells(cell))
-        return JoinTask(self.inner.task(cell, cover), parts, self.other.schema, self._joining)
+        """Return the joining of a cell's rows with the other catalog's rows around them."""
+        extent = self.extent
+        if cover is not None and extent is not None:
+            extent = Coverage(common_ranges(cover.ranges, extent.ranges))
+        around = self._around(cell, cover if extent is None else extent)
+        parts = tuple(self.other.task(near, around) for near in self._other_cells(around))
+        return JoinTask(self.inner.task(cell, cover), parts, self.other.schema, self.joining)
 
     def cost(self, cell: Cell) -> Cost:
         """Return the cost of both sides; as many rows are expected as the larger of them has in the cell."""
         inner = self.inner.cost(cell)
         rows = max(inner.rows, float(self.other.rows_in(cell_ranges([cell]))[0]))
-        return _joined_cost([(inner, self.inner.schema), (self._around(cell), self.other.schema)], rows)
+        return _joined_cost([(inner, self.inner.schema), (self._other_cost(cell), self.other.schema)], rows)
 
-    def _around(self, cell: Cell) -> Cost:
+    def _other_cost(self, cell: Cell) -> Cost:
         """Return the cost of reading the other catalog's rows in a cell and around it."""
-        around = surroundings(cell, self.reach)
+        around = self._around(cell, self.extent)
         total, largest = Cost(), 0.0
-        for near in self._other_cells(cell):
+        for near in self._other_cells(around):
             whole, ranges = self.other.cost(near), around.clipped(near.start, near.stop)
             rows = float(self.other.rows_in(ranges).sum())
             kept = min(rows / whole.rows, 1.0) if whole.rows else 1.0
@@ -149,7 +156,7 @@ class Join:
 
 
 @dataclass(frozen=True)
-class JoinTable:
+class JoinTable(OverOne):
     """Give the rows of a catalog the columns of a table's rows with the same key.
 
     Parameters
@@ -169,7 +176,6 @@ class JoinTable:
         If the columns are no keys, or the table is too large.
     """
 
-    inner: Node
     table: pa.Table = field(repr=False)
     on: Keys
     how: How
@@ -181,34 +187,25 @@ class JoinTable:
         if self.table.nbytes > _LARGEST_TABLE:
             raise ArgumentError(
                 "the table is too large to travel with every task",
-                found=f"{self.table.nbytes / 1e6:,.0f} MB, at most {_LARGEST_TABLE / 1e6:.0f} MB",
+                found=f"{self.table.nbytes / 1e6:,.1f} MB, at most {_LARGEST_TABLE / 1e6:.0f} MB",
                 hint="give it positions, ingest it with ingest_catalog, and join the catalog; or fewer columns",
             )
-        _ = self._joining
+        _ = self.joining
 
     @cached_property
-    def _joining(self) -> Joining:
+    def joining(self) -> Joining:
+        """Which rows become one, and the table's columns with their names in the result."""
         return _joining(self.inner.schema, self.table.schema, self.on, self.how, self.suffix)
 
     @cached_property
     def schema(self) -> pa.Schema:
         """The catalog's columns, then the table's without its key."""
-        return joined_schema(self.inner.schema, self.table.schema, self._joining)
-
-    @property
-    def properties(self) -> dict[str, Any]:
-        """The inner node's."""
-        return self.inner.properties
-
-    @property
-    def cells(self) -> Sequence[Cell]:
-        """The inner node's."""
-        return self.inner.cells
+        return joined_schema(self.inner.schema, self.table.schema, self.joining)
 
     def task(self, cell: Cell, cover: Coverage | None = None) -> JoinTask:
         """Return the joining of a cell's rows with the table."""
         table: Task = HeldTask(cell, self.table)
-        return JoinTask(self.inner.task(cell, cover), (table,), self.table.schema, self._joining)
+        return JoinTask(self.inner.task(cell, cover), (table,), self.table.schema, self.joining)
 
     def cost(self, cell: Cell) -> Cost:
         """Return the inner cost and that of the table; every row is expected to find its key."""
@@ -223,11 +220,7 @@ class JoinTable:
 
     @cached_property
     def _content(self) -> str:
-        """A digest of the table, however it is cut into chunks."""
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, self.table.schema) as stream:
-            stream.write_table(self.table.combine_chunks())
-        return sha256(sink.getvalue())
+        return table_digest(self.table)
 
     def describe(self) -> Record:
         """Return a digest of the table and how it is joined."""
@@ -238,6 +231,20 @@ class JoinTable:
     def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
         """Return the inner node's, once for each row of a key."""
         return self.inner.rows_in(ranges) * self._per_key
+
+
+def _few_cells(cell: Cell, cover: Coverage) -> list[Cell]:
+    """Return the finest cells of one order in a cell that hold a cover's part of it, as long as they are few."""
+    inside = Coverage(cover.clipped(cell.start, cell.stop))
+    found = [cell] if len(inside.ranges) else []
+    for order in range(cell.order + 1, MAX_ORDER + 1):
+        shift = 2 * (MAX_ORDER - order)
+        finer = inside.degraded(order)
+        if finer.length >> shift > _FEW_CELLS:
+            break
+        spans = (finer.ranges >> shift).tolist()
+        found = [Cell(order, index) for first, last in spans for index in range(first, last)]
+    return found
 
 
 def join_nodes(
@@ -332,7 +339,7 @@ def _joined_cost(sides: Sequence[tuple[Cost, pa.Schema]], rows: float) -> Cost:
     """Return the cost of reading two sides and joining them into some rows."""
     (inner, _), (other, _) = sides
     size = rows * sum(side.size / side.rows for side in (inner, other) if side.rows)
-    read = max(other.memory, other.size + inner.memory)
+    read = max(inner.memory, inner.size + other.memory)
     joined = _KEY_BYTES * (inner.rows + other.rows) + _PAIR_BYTES * rows + size
     joined += max(widest_column(*side) for side in sides)  # taken from as a whole
     return Cost(

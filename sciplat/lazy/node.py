@@ -104,6 +104,11 @@ class Scan:
         entries = self.store.entries
         return [e.cell for e in entries if self.cover is None or self.cover.meets(e.cell.start, e.cell.stop)]
 
+    @property
+    def extent(self) -> Coverage | None:
+        """A coverage that holds all rows, None where it is not known."""
+        return self.cover
+
     @cached_property
     def _starts(self) -> list[int]:
         return [entry.cell.start for entry in self.store.entries]
@@ -170,22 +175,12 @@ class Scan:
     def _file(self, cell: Cell) -> FileEntry:
         return self.store.entries[int(np.searchsorted(self._starts, cell.start, side="right")) - 1].file
 
-    @property
-    def extent(self) -> Coverage | None:
-        """A coverage that holds all rows, None where it is not known."""
-        return self.cover
-
 
 @dataclass(frozen=True)
 class OverOne:
-    """What a node over one other says of its rows, unless it knows better: the same as the other."""
+    """What a node over one other says of its rows unless it knows better: the same as the other."""
 
     inner: Node
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Columns of the result."""
-        return self.inner.schema
 
     @property
     def properties(self) -> dict[str, Any]:
@@ -203,12 +198,22 @@ class OverOne:
         return extent_of(self.inner)
 
     def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
-        """Return the expected rows in each of some ranges; at most as many, where a node keeps some of them."""
+        """Return the expected rows in each of some ranges: as many as the inner node has there."""
         return self.inner.rows_in(ranges)
 
 
 @dataclass(frozen=True)
-class Within(OverOne):
+class RowFilter(OverOne):
+    """A node that looks at each row by itself, and keeps it as it is or leaves it out."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the result."""
+        return self.inner.schema
+
+
+@dataclass(frozen=True)
+class Within(RowFilter):
     """Keep the rows in a region."""
 
     region: Region

@@ -2,14 +2,22 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 from sciplat.errors import ArgumentError, StoreNotFound
 from sciplat.io.foreign import open_any_catalog
+from sciplat.io.hats import COLLECTION
 from sciplat.io.image_store import TABLE
-from sciplat.io.storage import open_storage
+from sciplat.io.staging import STAGING
+from sciplat.io.storage import LocalStorage, Storage, open_storage
 from sciplat.lazy.catalog import Catalog
 from sciplat.sky.region import Region
+
+_OF_CATALOGS = {"versions", COLLECTION, "hats.properties", "properties"}
+_INGEST = "ingest_catalog(url, new_url), or sciplat ingest catalog, makes a store of it"
+_CHECK = "check the path, or ingest one: ingest_catalog(tables, url)"
+_TABLES = {".parquet": "Parquet", ".csv": "CSV", ".fits": "FITS", ".vot": "VOTable"}
 
 
 def open_catalog(
@@ -39,6 +47,8 @@ def open_catalog(
 
     Raises
     ------
+    ArgumentError
+        If there is an image store, or the version, columns or region are none.
     StoreNotFound
         If there is no such store or version.
     StoreCorrupt, InputError
@@ -47,14 +57,37 @@ def open_catalog(
         If the storage does not answer, or refuses to.
     """
     storage = open_storage(url, storage_options)
+    given: object = columns  # callers are not all checked for types
+    if given is not None and not isinstance(given, list | tuple):
+        raise ArgumentError("columns is a list of names", found=repr(columns), hint='columns=["ra", "dec", "mag"]')
     try:
         store = open_any_catalog(storage, version)
-    except StoreNotFound:
-        if storage.names(f"{TABLE}/versions"):
-            raise ArgumentError(
-                f"{url} is an image store, not a catalog", hint="open_images(url); its table of images is a catalog"
-            ) from None
-        raise
+    except StoreNotFound as error:
+        raise _absence(storage, error) from None
     catalog = Catalog.of_store(store)
     catalog = catalog if columns is None else catalog.select(*columns)
     return catalog if region is None else catalog.within(region)
+
+
+def _absence(storage: Storage, error: StoreNotFound) -> ArgumentError | StoreNotFound:
+    """Return the error that says what stands where no catalog is, and what can be done with that."""
+    url, names = storage.url, storage.names("")
+    if storage.names(f"{TABLE}/versions"):
+        return ArgumentError(
+            f"{url} is an image store, not a catalog", hint="open_images(url); its .table of images is a catalog"
+        )
+    is_local = isinstance(storage, LocalStorage)
+    if _OF_CATALOGS & set(names) or not (names or is_local):  # it is the catalog that lacks something; or who knows
+        return error
+    kinds = {kind for name in names if (kind := _TABLES.get(PurePath(name).suffix.lower()))}
+    if kinds:
+        found, hint = f"a folder of {' and '.join(sorted(kinds))} files", _INGEST
+    elif storage.names(STAGING):
+        found, hint = "what an unfinished write has left", "call the same again, and it goes on (sciplat status URL)"
+    elif names:
+        found, hint = f"a folder with {', '.join(names[:3])}{', ...' if names[3:] else ''}", _CHECK
+    elif is_local and Path(url).is_file():
+        found, hint = "a file", _INGEST
+    else:
+        found, hint = "an empty folder" if is_local and Path(url).is_dir() else "nothing at that path", _CHECK
+    return StoreNotFound(f"there is no store at {url}", found=found, hint=hint)

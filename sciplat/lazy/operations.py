@@ -114,7 +114,19 @@ class Operations:
         return self._made(WithColumns(self.node, computed) if computed else self.node)
 
     def within(self, region: Region) -> Self:
-        """Keep the rows in a region: Cone, Box, Polygon or Moc."""
+        """Keep the rows in a region: Cone, Box, Polygon or Moc.
+
+        Raises
+        ------
+        ArgumentError
+            If it is none.
+        """
+        if isinstance(region, type) or not (hasattr(region, "cover") and hasattr(region, "contains")):
+            raise ArgumentError(
+                "a region of the sky is a Cone, Box, Polygon or Moc",
+                found=repr(region),
+                hint='sciplat.Cone("10.7 deg", "41.3 deg", "1 deg")',
+            )
         cover = region.cover()
         return self._made(Within(covered(self.node, cover), region, cover))
 
@@ -138,6 +150,9 @@ class Operations:
         ArgumentError
             If no column is left for the list, one stands there twice, or the name is taken.
         """
+        given: tuple[object, object] = columns, name  # callers are not all checked for types
+        if not isinstance(given[0], list | tuple | type(None)) or not isinstance(given[1], str):
+            raise ArgumentError("nest takes a list of columns, and a name as text", found=f"{columns!r} as {name!r}")
         head = {HEALPIX_COLUMN, by, *self.properties["position"]}
         chosen = [column for column in self.columns if column not in head] if columns is None else columns
         self._check_columns((by, *chosen))
@@ -239,7 +254,7 @@ class Operations:
         ----------
         other : Catalog, pyarrow.Table or pandas.DataFrame
             Of a catalog, only rows within `reach` are a match, as measurements are of their source: so each cell looks
-            at its surroundings alone. A table of at most 100 MB travels with every task and needs no positions.
+            at its surroundings alone. A table of at most 10 MB travels with every task and needs no positions.
         on : str, tuple of str, or list of these
             The key: a column of integers or texts, or its names here and there; a list of several, all of them equal.
             Null equals nothing.
@@ -263,6 +278,9 @@ class Operations:
             If it is no key, the frames differ, the table is too large, or a name would stand twice.
         """
         degrees = parse_angle(reach, what="reach")
+        given: object = suffix  # callers are not all checked for types
+        if not isinstance(given, str):
+            raise ArgumentError("the suffix is no text", found=repr(suffix), hint='suffix="_other"')
         right = other.node if isinstance(other, Operations) else other
         node = join_nodes(self.node, right, on=on, how=how, suffix=suffix, reach=degrees)
         return self._made(node, other.stored if isinstance(other, Operations) else 0)

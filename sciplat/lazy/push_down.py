@@ -5,19 +5,24 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, cast
 
-from sciplat.lazy.node import Node, Scan, Select, Within
+from sciplat.io.hats import HEALPIX_COLUMN
+from sciplat.lazy.concat import Concat
+from sciplat.lazy.join import Join, JoinTable
+from sciplat.lazy.node import Nest, Node, OverOne, RowFilter, Scan, Select, Within
 from sciplat.lazy.sample import Sample
 from sciplat.lazy.where import Where, WithColumns
 from sciplat.sky.align import common_ranges
 from sciplat.sky.coverage import Coverage
 from sciplat.steps.expression import Bounds, Expression, common_bounds
 
-# nodes that look at each row by itself and keep it or not, with the columns that they look at
-_FILTERS: dict[type, Callable[[Any], tuple[str, ...]]] = {
+# the columns that a row filter looks at
+_FILTERS: dict[type[RowFilter], Callable[[Any], tuple[str, ...]]] = {
     Within: lambda node: tuple(node.properties["position"]),
     Where: lambda node: node.expression.columns,
     Sample: lambda node: (*([node.properties["id"]] if node.properties["id"] else []), *node.properties["position"]),
 }
+# nodes whose rows have the places of rows of the inner node; a function's may have others
+_IN_PLACE: tuple[type[OverOne], ...] = (RowFilter, Select, WithColumns, Nest, Join, JoinTable)
 
 
 def filtered(node: Node, expression: Expression) -> Where:
@@ -46,19 +51,22 @@ def narrowed(node: Node, columns: tuple[str, ...]) -> Node:
     Node
         With these columns, perhaps in another order and among others.
     """
+    narrow = node
     if isinstance(node, Scan):
-        return replace(node, columns=columns)
-    if isinstance(node, Select):
-        return narrowed(node.inner, columns)
-    if isinstance(node, WithColumns):
-        computed = tuple((name, expression) for name, expression in node.computed if name in columns)
-        replaced = {name for name, _ in computed}
-        kept = [name for name in columns if name not in replaced]
-        inner = narrowed(node.inner, _united(kept, *(expression.columns for _, expression in computed)))
-        return WithColumns(inner, computed) if computed else inner
-    if type(node) in _FILTERS:
-        return _over(node, narrowed(_inner(node), _united(columns, _FILTERS[type(node)](node))))
-    return node
+        narrow = replace(node, columns=columns)
+    elif isinstance(node, Select):
+        narrow = narrowed(node.inner, columns)
+    elif isinstance(node, WithColumns):
+        narrow = _narrowed_columns(node, columns)
+    elif isinstance(node, Nest):
+        narrow = _over(node, _only(node.inner, (*node.head, *node.columns)))
+    elif isinstance(node, Concat):
+        narrow = Concat(_only(node.inner, columns), _only(node.other, columns))
+    elif isinstance(node, Join | JoinTable):
+        narrow = _narrowed_join(node, columns)
+    elif isinstance(node, RowFilter):
+        narrow = _over(node, narrowed(node.inner, _united(columns, _FILTERS[type(node)](node))))
+    return narrow
 
 
 def covered(node: Node, cover: Coverage) -> Node:
@@ -66,28 +74,68 @@ def covered(node: Node, cover: Coverage) -> Node:
     if isinstance(node, Scan):
         both = cover if node.cover is None else Coverage(common_ranges(node.cover.ranges, cover.ranges))
         return replace(node, cover=both)
-    if isinstance(node, Select | WithColumns) or type(node) in _FILTERS:
-        return _over(node, covered(_inner(node), cover))
+    if isinstance(node, Concat):
+        return Concat(covered(node.inner, cover), covered(node.other, cover))
+    if isinstance(node, _IN_PLACE):
+        return _over(node, covered(node.inner, cover))
     return node
 
 
 def _bounded(node: Node, bounds: Bounds) -> Node:
     """Return the plan with scans that leave out row groups without a row inside; others outside may stay."""
+    bounds = {name: span for name, span in bounds.items() if name in node.schema.names}
     if isinstance(node, Scan):
         return replace(node, bounds=tuple(sorted(common_bounds(dict(node.bounds), bounds).items())))
+    if isinstance(node, Concat):
+        return Concat(_bounded(node.inner, bounds), _bounded(node.other, bounds))
     if isinstance(node, WithColumns):
         computed = {name for name, _ in node.computed}
         bounds = {name: span for name, span in bounds.items() if name not in computed}
-    elif not isinstance(node, Select) and type(node) not in _FILTERS:
-        return node
-    return _over(node, _bounded(_inner(node), bounds))
+    if isinstance(node, Nest):  # rows that are gathered share these alone
+        bounds = {name: span for name, span in bounds.items() if name in (node.by, HEALPIX_COLUMN)}
+    if isinstance(node, _IN_PLACE):
+        return _over(node, _bounded(node.inner, bounds))
+    return node
 
 
-def _inner(node: Any) -> Node:
-    return cast(Node, node.inner)
+def _narrowed_columns(node: WithColumns, columns: tuple[str, ...]) -> Node:
+    """Return the computing of no more columns than are asked for."""
+    computed = tuple((name, expression) for name, expression in node.computed if name in columns)
+    replaced = {name for name, _ in computed}
+    kept = [name for name in columns if name not in replaced]
+    inner = narrowed(node.inner, _united(kept, *(expression.columns for _, expression in computed)))
+    return WithColumns(inner, computed) if computed else inner
 
 
-def _over(node: Any, inner: Node) -> Node:
+def _narrowed_join(node: Join | JoinTable, columns: tuple[str, ...]) -> Node:
+    """Return a join that makes some columns; what the other side is asked for keeps its name in the result."""
+    mine, its = ([pair[side] for pair in node.on] for side in (0, 1))
+    wanted = [old for old, new in node.joining.kept if new in columns]
+    position = node.properties["position"]
+    # a column of the other side has its suffix because there is one of its name here
+    left = (HEALPIX_COLUMN, *position, *mine, *columns, *wanted)
+    inner = _only(node.inner, left)
+    if isinstance(node, JoinTable):
+        return _over(node, inner)
+    right = (HEALPIX_COLUMN, *node.other.properties["position"], *its, *wanted)
+    return replace(node, inner=inner, other=_only(node.other, right))
+
+
+def _only(node: Node, columns: Iterable[str]) -> Node:
+    """Return the narrowed plan with no others of its columns than these, those that place and name its rows in front.
+
+    Columns that it hides by a selection would otherwise come to light, under names that mean something else above it;
+    and a plan is made again from its record by selections, which keep the names of rows.
+    """
+    there, placed = set(node.schema.names), (HEALPIX_COLUMN, *node.properties["position"])
+    chosen = tuple(name for name in columns if name in there)
+    if set(placed) <= set(chosen):
+        chosen = _united(placed[:1], filter(None, [node.properties["id"]]), placed[1:], chosen)
+    inner = narrowed(node, chosen)
+    return inner if inner.schema.names == list(chosen) else Select(inner, chosen)
+
+
+def _over(node: OverOne, inner: Node) -> Node:
     """Return a node over another inner one."""
     return cast(Node, replace(node, inner=inner))
 

@@ -1,6 +1,7 @@
 """Numbers of a whole plan: counts, aggregates, histograms, quantiles, maps of the sky. These run at once."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from sciplat.steps.aggregate import Aggregation, check_keys, is_number, parse_me
 from sciplat.steps.bins import BinCounts, numbers
 from sciplat.steps.histogram import FiniteRanges, Histogram, HistogramCounts
 from sciplat.steps.quantile import SHIFTS, PatternCounts, at_ranks, between, locate, ranks_of
-from sciplat.steps.sky_map import PixelAggregation, PixelCounts
+from sciplat.steps.sky_map import CellAggregation, CellCounts
 from sciplat.tasks.memory import plan_work
 from sciplat.tasks.progress import format_bytes
 from sciplat.tasks.quote import Cost
@@ -52,11 +53,11 @@ class Reductions:
         """Return the number of rows: a store knows it, a plan is run with no more columns than it needs."""
         node = _narrowed(self, ())
         if isinstance(node, Scan) and node.cover is None and not node.bounds:
-            return node.store.manifest.rows
+            return node.store.rows
         with closing(reduce_bundles(_run(node, RowCount(), "count"), RowCount())) as counts:
             return sum(counts)
 
-    def aggregate(self: Reducible, by: str | Sequence[str], **what: str) -> pa.Table:
+    def aggregate(self: Reducible, /, by: str | Sequence[str], **what: str) -> pa.Table:
         """Return what is to be said of each group of rows.
 
         Parameters
@@ -84,6 +85,9 @@ class Reductions:
             If a function is not known or does not suit its column, there are more than ten million groups, or a sum
             of integers does not fit 64 bits.
         """
+        given: object = by  # callers are not all checked for types
+        if not isinstance(given, str | Iterable):
+            raise ArgumentError("groups are made by a column, or by a list of columns", found=repr(by), hint='"band"')
         keys = (by,) if isinstance(by, str) else tuple(by)
         check_keys(keys, self.schema)
         if twice := [name for name in what if name in keys] or [key for key in keys if keys.count(key) > 1]:
@@ -118,9 +122,10 @@ class Reductions:
             If a column is no number, or bins or range make no sense.
         """
         if not 1 <= len(columns) <= 2:
-            raise ArgumentError("a histogram has one column or two", found=", ".join(columns))
+            raise ArgumentError("a histogram has one column or two", found=", ".join(map(str, columns)))
         _check_numbers(self, columns)
         choices = [bins] if len(columns) == 1 else _pair(bins, "bins")
+        _check_size(choices)
         ranges = [range] if len(columns) == 1 else [None, None] if range is None else _pair(range, "range")
         if any(isinstance(choice, int | np.integer) for choice in choices) and any(given is None for given in ranges):
             found = _reduce(self, FiniteRanges(columns), columns, "histogram")
@@ -128,9 +133,7 @@ class Reductions:
         empty = [numbers(column) for column in self.schema.empty_table().select(list(columns)).columns]
         edges = tuple(_bin_edges(*choice) for choice in zip(choices, ranges, empty, strict=True))
         shape = tuple(len(ends) - 1 for ends in edges)
-        if np.prod(shape, dtype=float) > _MOST_BINS:
-            raise ArgumentError(f"there are more than {_MOST_BINS:,} bins", found=" x ".join(map(str, shape)))
-        dense, rows = _dense(self, HistogramCounts(columns, edges), columns, int(np.prod(shape)), "histogram")
+        dense, rows = _dense(self, HistogramCounts(columns, edges), columns, math.prod(shape), "histogram")
         left_out = rows - int(dense.sum())
         return Histogram(dense.reshape(shape), edges[0] if len(edges) == 1 else edges, left_out)
 
@@ -197,16 +200,16 @@ class Reductions:
         pixels = _map_size(order)
         measure = parse_measure("the map", what, self.schema)
         if not measure.column:
-            return _dense(self, PixelCounts(order), (), pixels, "sky map")[0]
+            return _dense(self, CellCounts(order), (), pixels, "sky map")[0]
         if measure.function != "count":
             _check_numbers(self, (measure.column,))
-        reduction = PixelAggregation(order, measure)
-        schema = self.schema.append(pa.field(reduction.pixels, pa.int64()))
+        reduction = CellAggregation(order, measure)
+        schema = self.schema.append(pa.field(reduction.key, pa.int64()))
         groups = _reduce(self, reduction, (measure.column,), "sky map")
         table = reduction.aggregation.result(groups, schema)
         counted = measure.function == "count"
         values = np.zeros(pixels, np.int64) if counted else np.full(pixels, np.nan)
-        values[table[reduction.pixels].to_numpy()] = table[measure.name].to_numpy()
+        values[table[reduction.key].to_numpy()] = table[measure.name].to_numpy()
         return values
 
 
@@ -283,6 +286,21 @@ def _pair(values: Any, name: str) -> list[Any]:
     if not isinstance(values, Sequence | np.ndarray) or len(values) != 2:
         raise ArgumentError(f"{name} of two columns are a pair", found=repr(values), hint=f"{name}=(..., ...)")
     return list(values)
+
+
+def _check_size(choices: Sequence[Any]) -> None:
+    """Refuse more bins than memory has room for, before there are any; each choice is their number or their edges."""
+    sizes = [_size(choice) for choice in choices]
+    if math.prod(sizes) > _MOST_BINS:
+        raise ArgumentError(f"there are more than {_MOST_BINS:,} bins", found=" x ".join(f"{size:,}" for size in sizes))
+
+
+def _size(bins: Any) -> int:
+    """Return the number of bins, at least 1 whatever is given; as many for edges, which are one more."""
+    if isinstance(bins, int | np.integer):
+        return max(int(bins), 1)
+    edges = bins.size if isinstance(bins, np.ndarray) else len(bins) if isinstance(bins, Sequence) else 0
+    return max(edges - 1, 1)
 
 
 def _bin_edges(bins: Any, ends: Any, empty: NDArray[Any]) -> NDArray[Any]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from sciplat.errors import ArgumentError
 from sciplat.lazy.fingerprint import Record
-from sciplat.lazy.node import OverOne
+from sciplat.lazy.node import RowFilter
 from sciplat.sky.cell import Cell
 from sciplat.sky.coverage import Coverage, Ranges
 from sciplat.steps.sample import can_name
@@ -18,7 +18,7 @@ _ROW_BYTES = 25  # of a row: whether it is kept, and its place; measured
 
 
 @dataclass(frozen=True)
-class Sample(OverOne):
+class Sample(RowFilter):
     """Keep about a fraction of the rows, by a hash of each row's identity.
 
     Parameters

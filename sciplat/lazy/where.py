@@ -8,7 +8,7 @@ import pyarrow as pa
 from sciplat.errors import ArgumentError
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.lazy.fingerprint import Record
-from sciplat.lazy.node import OverOne, row_bytes
+from sciplat.lazy.node import OverOne, RowFilter, row_bytes
 from sciplat.sky.cell import Cell
 from sciplat.sky.coverage import Coverage
 from sciplat.steps.evaluate import result_type
@@ -23,7 +23,7 @@ _TRUTHS = frozenset(["and", "or", "not", "=", "<>", "<", "<=", ">", ">=", "in", 
 
 
 @dataclass(frozen=True)
-class Where(OverOne):
+class Where(RowFilter):
     """Keep the rows for which an expression is true.
 
     Parameters

@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from sciplat.errors import ArgumentError, PlanChanged, SciplatError, StoreExists
+from sciplat.errors import ArgumentError, PlanChanged, SciplatError, StoreCorrupt, StoreExists
 from sciplat.io.catalog_store import CatalogStore, point_to_newest
 from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.provenance import Input, provenance_document, recorded_plan
@@ -118,7 +118,7 @@ def _finished(storage: Storage, mark: str, plan: Record) -> CatalogStore | None:
     raise StoreExists(
         f"a store stands already at {storage.url}",
         found=found,
-        hint="another URL; .write(url, replace=True) for a new version",
+        hint="another URL; replace=True (--replace) makes a new version",
     )
 
 
@@ -131,15 +131,23 @@ def check_unfinished(staging: Staging, plan: Record, *, restart: bool) -> None:
         If there is such a run.
     """
     for area in staging_areas(staging.storage):
+        if area.folder != staging.folder and _adds_rows(area):
+            continue  # it mixes with nothing, and may be at work
         if restart:
             area.remove()
         elif area.is_begun and area.folder != staging.folder:
-            begun = area.plan
             raise PlanChanged(
                 f"the plan is not the one that was begun at {staging.storage.url}",
-                found="; ".join(differences(begun or {}, plan)) or "another version of sciplat's stores",
-                hint="the same plan goes on; .write(url, restart=True) drops what was done and begins anew",
+                found="; ".join(differences(area.plan or {}, plan)) or "another version of sciplat's stores",
+                hint="the same call goes on; restart=True (--restart) drops what was done and begins anew",
             )
+
+
+def _adds_rows(area: Staging) -> bool:
+    """Return whether a run is an append, which finds out by itself what others have published."""
+    with suppress(StoreCorrupt):
+        return "added_to" in (area.plan or {})
+    return False
 
 
 def _inputs(plan: Record) -> list[Input]:

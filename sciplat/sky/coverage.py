@@ -111,11 +111,6 @@ class Coverage:
         place = int(np.searchsorted(self.ranges[:, 1], start, side="right"))
         return place < len(self.ranges) and bool(self.ranges[place, 0] < stop)
 
-    def length_in(self, cell: Cell) -> int:
-        """Return how many order-29 cells lie in this coverage and in `cell`."""
-        inside = np.minimum(self.ranges[:, 1], cell.stop) - np.maximum(self.ranges[:, 0], cell.start)
-        return int(np.maximum(inside, 0).sum())
-
     @property
     def length(self) -> int:
         """How many order-29 cells there are."""

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from sciplat.errors import ArgumentError, ColumnError
+from sciplat.sky.column import shown_names, unit_of
 
 ColumnProperty = dict[str, str]  # {"column": name, "unit": text that astropy reads}
 
@@ -148,20 +149,16 @@ def _properties(
 def _numeric(name: str, what: str, schema: pa.Schema) -> pa.Field:
     """Return the field of a column that holds numbers."""
     if name not in schema.names:
-        raise ColumnError(f"there is no column {name!r} ({what})", found=_shown(schema.names))
+        raise ColumnError(f"there is no column {name!r} ({what})", found=shown_names(schema.names))
     field = schema.field(name)
     if not (pa.types.is_floating(field.type) or pa.types.is_integer(field.type)):
         raise ArgumentError(f"the column {name!r} ({what}) does not hold numbers", found=str(field.type))
     return field
 
 
-def _shown(names: list[str]) -> str:
-    return ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
-
-
 def _unit(field: pa.Field, usual: str, what: str) -> str:
     """Return a column's unit as astropy writes it, the usual one if it has none."""
-    text = (field.metadata or {}).get(b"unit", b"").decode().strip()
+    text = unit_of(field)
     if text in ("", usual):
         return usual
     import astropy.units as u

@@ -228,6 +228,8 @@ def _plain(values: pa.Array) -> pa.Array:
         return values.dictionary_decode()
     if not pa.types.is_floating(values.type):
         return values
+    if pa.types.is_float16(values.type):
+        values = values.cast(pa.float32())  # Arrow does not sort or encode shorter ones
     floats = np.asarray(values.fill_null(0).to_numpy(zero_copy_only=False)) + values.type.to_pandas_dtype()(0)
     floats[np.isnan(floats)] = np.nan
     return pa.array(floats, values.type, mask=~values.is_valid().to_numpy(zero_copy_only=False))

@@ -1,4 +1,4 @@
-"""Rows gathered by the pixel of a HEALPix map that they lie in."""
+"""Rows gathered by the cell of a HEALPix map that they lie in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ _POSITION = "_healpix_29"
 
 
 @dataclass(frozen=True)
-class PixelCounts:
-    """Counts the rows in each pixel of a nested map."""
+class CellCounts:
+    """Counts the rows in each cell of a nested map."""
 
     order: int
     row_bytes: ClassVar[int] = 60
 
     def __call__(self, table: pa.Table) -> BinCounts:
-        """Return the rows in each pixel that holds some."""
-        return count_bins(_pixels(table, self.order), table.num_rows)
+        """Return the rows in each cell that holds some."""
+        return count_bins(_cells(table, self.order), table.num_rows)
 
     def merged(self, parts: Sequence[BinCounts]) -> BinCounts:
         """Add up counts."""
@@ -32,21 +32,21 @@ class PixelCounts:
 
 
 @dataclass(frozen=True)
-class PixelAggregation:
-    """Aggregates the rows in each pixel of a nested map; `pixels` names the key."""
+class CellAggregation:
+    """Aggregates the rows in each cell of a nested map; `key` names their column."""
 
     order: int
     measure: Measure
 
     @property
-    def pixels(self) -> str:
-        """Name of the pixels' column."""
-        return f"_healpix_{self.order}_pixel"
+    def key(self) -> str:
+        """Name of the cells' column."""
+        return f"_healpix_{self.order}_cell"
 
     @property
     def aggregation(self) -> Aggregation:
-        """The aggregation by pixel."""
-        return Aggregation((self.pixels,), (self.measure,))
+        """The aggregation by cell."""
+        return Aggregation((self.key,), (self.measure,))
 
     @property
     def row_bytes(self) -> int:
@@ -54,13 +54,13 @@ class PixelAggregation:
         return 8 + self.aggregation.row_bytes
 
     def __call__(self, table: pa.Table) -> Groups:
-        """Return the pixels that hold rows."""
-        return self.aggregation(table.append_column(self.pixels, pa.array(_pixels(table, self.order))))
+        """Return the cells that hold rows."""
+        return self.aggregation(table.append_column(self.key, pa.array(_cells(table, self.order))))
 
     def merged(self, parts: Sequence[Groups]) -> Groups:
-        """Return the pixels of all parts."""
+        """Return the cells of all parts."""
         return self.aggregation.merged(parts)
 
 
-def _pixels(table: pa.Table, order: int) -> NDArray[np.int64]:
+def _cells(table: pa.Table, order: int) -> NDArray[np.int64]:
     return np.asarray(table[_POSITION].to_numpy()) >> 2 * (MAX_ORDER - order)

@@ -47,7 +47,8 @@ class JoinTask:
         return self.left.cell
 
     def run(self) -> pa.Table:
-        """Run the other tasks and join their rows."""
-        right = pa.concat_tables([self.other.empty_table(), *(part.run() for part in self.parts)])
+        """Run the left task, the others if it gives rows, and join them."""
         left = self.left.run()
+        parts = [part.run() for part in self.parts] if left.num_rows else []
+        right = pa.concat_tables([self.other.empty_table(), *parts])
         return join(left, right, self.joining)

@@ -235,15 +235,16 @@ class SortPart:
     def _placed(self, table: pa.Table, source: str, row: int) -> tuple[pa.Table, NDArray[np.int64]]:
         """Return the rows with a position as the store has them, and their order-29 indices."""
         table = self._converted(table, source)
-        ra, dec = (np.asarray(table[name].cast(pa.float64()).fill_null(np.nan)) for name in self.position)
+        # digits that a float cannot hold are lost: such a position is far off the sphere
+        ra, dec = (np.asarray(table[name].cast(pa.float64(), safe=False).fill_null(np.nan)) for name in self.position)
         good = (np.abs(ra) <= 360) & (np.abs(dec) <= 90)
         bad = len(good) - int(np.count_nonzero(good))
         if bad and not self.skip_bad:
             first = int(np.argmin(good))
             raise PositionError(
                 f"{source} has rows without a position on the sphere",
-                found=f"{self.position[0]} = {ra[first]}, {self.position[1]} = {dec[first]} in row {row + first:,}; "
-                f"{bad:,} such rows among the first {len(ra):,} that were looked at",
+                found=f"{self.position[0]} = {ra[first]}, {self.position[1]} = {dec[first]} in row {row + first:,}, "
+                f"counted from 0; {bad:,} such rows among {len(ra):,} that were looked at",
                 hint='repair the rows, or leave them out: bad="skip" (--bad skip)',
             )
         if bad:

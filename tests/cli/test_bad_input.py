@@ -172,8 +172,9 @@ def test_sources_that_no_image_holds(stores, tmp_path):
 
 @pytest.mark.parametrize("command", ["info", "head", "verify"])
 def test_looking_at_what_is_no_store(run, command):
-    for url in ("missing", "empty", "good.fits", "good.fits/x"):
-        refused(run(command, url), "there is no store at", url, "ingest one, or check the path")
+    for url, found in {"missing": "nothing", "empty": "empty folder", "good.fits": "a file"}.items():
+        refused(run(command, url), "there is no store at", url, found, "ingest_catalog(")
+    refused(run(command, "good.fits/x"), "there is no store at", "good.fits/x", "check the path")
 
 
 def test_a_column_that_is_not_there(stores):

@@ -5,18 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from astropy.table import Table
 from click.testing import CliRunner
 
 import sciplat
 from sciplat.cli.main import main
-from sciplat.sky.motion import Errors, Motion
 from tests.sky_scene import SIZE, sources, write_images
 
 
@@ -36,6 +35,7 @@ def test_every_command_explains_itself(path):
         result = run(*path, flag)
         assert result.exit_code == 0
         assert "Usage:" in result.output
+        assert not [line for line in result.output.splitlines() if line.endswith("...") and "Usage" not in line]
     assert "Options:" in result.output
 
 
@@ -83,115 +83,52 @@ def test_looking_at_a_catalog(stores):
     assert "source_id" not in shown
 
 
-MEASURED = pa.schema(
-    [
-        pa.field("source_id", pa.int64(), metadata={"ucd": "meta.id;meta.main"}),
-        pa.field("ra", pa.float64(), metadata={"unit": "deg", "description": "Right ascension"}),
-        pa.field("dec", pa.float64(), metadata={"unit": "deg"}),
-        pa.field("pmra", pa.float64(), metadata={"unit": "mas/yr", "description": "times cos(dec), " * 9}),
-        pa.field("pmdec", pa.float64(), metadata={"unit": "mas/yr"}),
-        pa.field("e_ra", pa.float64(), metadata={"unit": "mas"}),
-        pa.field("e_dec", pa.float64()),
-        pa.field("name", pa.string()),
-        pa.field("is_star", pa.bool_()),
-    ]
-)
-
-
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    """A catalog with motions and errors, texts and missing values."""
-    rng, n, url = np.random.default_rng(2), 300, tmp_path_factory.mktemp("measured") / "stars"
-    numbers = [rng.uniform(0, 360, n), rng.uniform(-90, 90, n), *rng.normal(size=(4, n))]
-    names = pa.array([None if i % 4 == 0 else f"HD {i}" for i in range(n)])
-    stars = pa.array([None if i % 3 == 0 else i % 2 == 0 for i in range(n)])
-    table = pa.table([np.arange(n), *numbers, names, stars], schema=MEASURED)
-    sciplat.ingest_catalog(
-        table, url, rows_per_cell=50, epoch="J2016.0", citation="Somebody 2020",
-        motion=Motion("pmra", "pmdec"), errors=Errors("e_ra", "e_dec"),
-    )  # fmt: skip
-    return url
-
-
 def test_info_says_what_a_catalog_says_of_itself(measured):
     shown = run("info", measured)
     assert shown.exit_code == 0
     text = " ".join(shown.output.split())
     for fact in (
         "300 in", "rows per cell at most 50,", "ra, dec; icrs, epoch J2016.0", "identity source_id", "mas/yr",
-        "motion pmra (mas/yr), pmdec (mas/yr)", "errors e_ra (mas), e_dec (mas)", "read 300 rows, 0 without",
+        "motion pmra (mas/yr), pmdec (mas/yr)", "errors e_ra (mas), e_dec (mas)", "ingest of 300 rows, 0 without",
         "to cite Somebody 2020", "meta.id", "Right ascension", "version 1",
     ):  # fmt: skip
         assert fact in text
     assert all(len(line) <= 80 for line in shown.output.splitlines())
 
 
-CONE = ("--ra", "10 deg", "--dec", "20 deg", "--radius", "60 deg")
+def test_info_survives_odd_properties(measured, tmp_path):
+    store = sciplat.open_catalog(measured).store
+    odd = {"citations": [5, None, "a \x1b[2J text"], "frame": 7, "id": 3}
+    shown = CliRunner().invoke(main, ["info", str(rewritten(measured, tmp_path / "odd", store.manifest, odd))])
+    assert shown.exit_code == 0, shown.output
+    text = " ".join(shown.output.split())
+    for fact in ("to cite 5", "to cite None", "to cite a ?[2J text", "identity 3", "ra, dec; 7"):
+        assert fact in text
+    shown = run("info", rewritten(measured, tmp_path / "one", store.manifest, {"citations": "Me 2020"}))
+    assert "to cite Me 2020" in " ".join(shown.output.split())
 
 
-def in_cone(url):
-    return sciplat.open_catalog(url).within(sciplat.Cone("10 deg", "20 deg", "60 deg")).compute()
+def rewritten(url, copy, manifest, properties):
+    """Return a copy of a store that says other things of itself."""
+    shutil.copytree(url, copy)
+    path = copy / "versions" / "1.json"
+    path.write_bytes(replace(manifest, properties=manifest.properties | properties).to_json())
+    return copy
 
 
-def test_a_cone_is_shown_in_the_width_of_the_terminal(measured):
-    rows = in_cone(measured)
-    shown = run("cone", measured, *CONE)
+def test_head_shows_each_column_once_and_rows_in_the_width_of_the_terminal(measured):
+    shown = run("head", measured, "--column", "name", "--column", "name", "-n", 2)
     assert shown.exit_code == 0
-    assert "the first 20 rows" in shown.output
-    assert "more columns" in shown.output
-    assert all(len(line) <= 80 for line in shown.output.splitlines())
-    shown = run("cone", measured, *CONE, "--column", "name", "--column", "pmra", "-n", 500).output
-    lines = shown.splitlines()
-    assert lines[1].split() == ["name", "pmra"]
-    assert lines[2].split() == ["mas/yr"]
-    assert f"{rows.num_rows} rows" in lines
-    assert str(rows["name"].drop_null()[0]) in shown
-    assert run("cone", measured, *CONE, "--column", "nothing").exit_code == 2
-    assert run("cone", measured, "--ra", "10", *CONE[2:]).exit_code == 2
-
-
-def test_a_cone_keeps_the_rows_that_fulfil_a_condition(measured):
-    rows = in_cone(measured)
-    expected = int((rows["pmra"].to_numpy() > 0.5).sum())
-    shown = run("cone", measured, *CONE, "--where", "pmra > 0.5", "--column", "name", "-n", 500)
+    assert shown.output.count("name") == 1
+    shown = run("head", measured, "-n", 12)
     assert shown.exit_code == 0
-    assert f"{expected} rows" in shown.output.splitlines()
-    assert run("cone", measured, *CONE, "--where", "pmra >").exit_code == 2
-
-
-@pytest.mark.parametrize("ending", ["parquet", "csv", "fits", "vot", "FITS"])
-def test_a_cone_is_kept_in_a_file(measured, tmp_path, ending):
-    path, rows = tmp_path / f"cone.{ending}", in_cone(measured).drop_columns(["_healpix_29"])
-    path.write_text("an older file")
-    kept = run("cone", measured, *CONE, "--output", path)
-    assert (kept.exit_code, kept.output) == (0, f"{path}: {rows.num_rows} rows\n")
-    assert list(tmp_path.iterdir()) == [path]
-    if ending == "parquet":
-        assert pq.read_table(path).equals(rows)
-    elif ending == "csv":
-        assert pyarrow.csv.read_csv(path)["pmra"].to_pylist() == rows["pmra"].to_pylist()
-    else:
-        read = Table.read(path)
-        assert read["source_id"].tolist() == rows["source_id"].to_pylist()
-        assert read["pmra"].unit == "mas / yr"
-        given = [None if value is None else bool(value) for value in read["is_star"].tolist()]
-        assert given == rows["is_star"].to_pylist()
-        names = [name.decode() if isinstance(name, bytes) else name for name in read["name"].tolist()]
-        assert [name or None for name in names] == rows["name"].to_pylist()
-
-
-def test_a_file_that_cannot_be_made_is_refused_and_nothing_is_left(measured, stores, tmp_path):
-    for name in ("cone.txt", "cone", "nowhere/cone.csv"):
-        assert run("cone", measured, *CONE, "--output", tmp_path / name).exit_code == 2
-    table = sciplat.open_catalog(measured)
-    table.nest("source_id", ["pmra"]).write(tmp_path / "curves")
-    for ending in ("csv", "fits"):
-        (tmp_path / f"cone.{ending}").write_text("an older file")
-        result = run("cone", tmp_path / "curves", *CONE, "--output", tmp_path / f"cone.{ending}")
-        assert result.exit_code == 2
-        assert "cannot hold these rows" in result.stderr
-        assert (tmp_path / f"cone.{ending}").read_text() == "an older file"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cone.csv", "cone.fits", "curves"]
+    lines = [line for line in shown.output.splitlines() if line.strip()]
+    assert all(len(line) <= 80 for line in lines)
+    assert sum(line.split()[0] == "source_id" for line in lines) > 1
+    ids = [int(text) for line in lines if line.split()[0] == "source_id" for text in line.split()[1:]]
+    assert ids == sciplat.open_catalog(measured).head(12)["source_id"].to_pylist()
+    assert "_healpix_29" not in shown.output
+    assert "_healpix_29" in run("head", measured, "--column", "_healpix_29").output
 
 
 def test_a_catalog_of_another_program_is_shown_and_not_verified(measured, tmp_path):
@@ -203,7 +140,8 @@ def test_a_catalog_of_another_program_is_shown_and_not_verified(measured, tmp_pa
     assert "another program" in shown.output
     assert "pmra" in shown.output
     assert "pmra" in run("head", foreign).output
-    assert run("cone", foreign, *CONE, "-n", 3).exit_code == 0
+    place = ("--ra", "10 deg", "--dec", "20 deg", "--radius", "60 deg")
+    assert run("cone", foreign, *place, "-n", 3).exit_code == 0
     for command in ("verify", "versions"):
         result = run(command, foreign)
         assert result.exit_code == 2
@@ -223,6 +161,8 @@ def test_a_reader_that_has_seen_enough(stores):
 def test_looking_at_images(stores):
     shown = run("info", stores / "images").output
     assert f"{SIZE} x {SIZE}" in shown
+    assert all(len(line) <= 80 and "…" not in line for line in shown.splitlines())
+    assert shown.split()[:2] == ["store", str(stores / "images")]
     assert "broken.fits" in shown
     assert "image_id" in run("head", stores / "images").output
 

@@ -58,7 +58,7 @@ BAD_POSITIONS = {
 def test_rows_without_position_are_refused_or_left_out(tmp_path, change):
     error = refuse(tmp_path, PositionError, table(**change))
     assert error.what == "table 1 in memory has rows without a position on the sphere"
-    assert "in row 0; 1 such rows" in error.found
+    assert "in row 0, counted from 0; 1 such rows" in error.found
     assert "skip" in error.hint
     catalog = sciplat.ingest_catalog(table(**change), tmp_path / "store", bad="skip")
     assert sorted(catalog.compute()["id"].to_pylist()) == list(range(1, N))
@@ -307,3 +307,8 @@ def test_a_writer_killed_before_its_first_version_is_no_obstacle(tmp_path):
     (tmp_path / "store" / "versions").mkdir()
     (tmp_path / "store" / "versions" / ".1.json.abc").write_text("{")
     assert sciplat.ingest_catalog(table(), tmp_path / "store").compute().num_rows == N
+
+
+def test_positions_of_too_many_digits_are_none(tmp_path):
+    error = refuse(tmp_path, PositionError, pa.table({"ra": [2**60, 1], "dec": [1, 2]}))
+    assert "in row 0" in error.found

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sciplat.errors import ArgumentError, InputError, InputNotFound
-from sciplat.ingest.sources import open_sources
+from sciplat.ingest.position import is_degrees
+from sciplat.ingest.sources import is_same_unit, local_path, open_sources
 
 ROWS = {"id": [1, 2, 3], "ra": [10.5, 20.5, 30.5], "dec": [-1.5, 0.5, 1.5]}
 TEXT = b"id,ra,dec\n1,10.5,-1.5\n2,20.5,0.5\n3,30.5,1.5\n"
@@ -173,6 +174,7 @@ BROKEN = {
     "csv zstd cut": lambda d: write(d / "x.csv.zst", pa.compress(TEXT * 1000, "zstd", asbytes=True)[:-9]),
     "csv quote": lambda d: write(d / "x.csv", b'a,b\n1,"x\n2,y\n'),
     "csv line break": lambda d: write(d / "x.csv", b'a,b\n1,"x\ny"\n'),
+    "csv header with a line break": lambda d: write(d / "x.csv", b'id,"r\na",dec\n1,2,3\n'),
     "csv cr": lambda d: write(d / "x.csv", b"a,b\r1,2\r"),
     "ecsv without header": lambda d: write(d / "x.ecsv", b"a b\n1 2\n"),
     "ecsv type": lambda d: written(Table({"a": [1j]}), d / "x.ecsv"),
@@ -264,7 +266,7 @@ def test_text_takes_the_types_that_others_state(tmp_path):
 
 def test_a_whole_number_that_a_float_cannot_hold_is_an_error_that_names_its_source():
     tables = [pa.table({"x": [0.5]}), pa.table({"x": [2**53 + 1]})]
-    with pytest.raises(InputError, match="table 2 in memory cannot be read"):
+    with pytest.raises(InputError, match="the column 'x' of table 2 in memory has values that do not fit"):
         read_sources(tables)
 
 
@@ -299,18 +301,127 @@ def test_records_tell_one_input_from_another(tmp_path):
     assert first[1] != changed[1]
 
 
-def test_keys_are_the_same_every_time_and_differ_for_a_file_given_twice(same):
-    keys = [[part.key for part in open_sources([*same, *same], chunk=40).parts] for _ in range(2)]
+def test_keys_are_the_same_every_time_and_differ(same):
+    keys = [[part.key for part in open_sources(same, chunk=40).parts] for _ in range(2)]
     assert keys[0] == keys[1]
     assert len(set(keys[0])) == len(keys[0])
 
 
 def test_a_file_that_goes_away_is_named(same):
     for path in same:
-        part = open_sources(path, chunk=CHUNK).parts[0]
+        found = open_sources(path, chunk=CHUNK)
+        found.check_unchanged()
         path.unlink()
         with pytest.raises(InputNotFound, match=path.name):
-            list(part.read())
+            list(found.parts[0].read())
+        with pytest.raises(InputNotFound, match=path.name):
+            found.check_unchanged()
+
+
+def test_a_file_that_changes_before_it_is_read(same):
+    for path in same:
+        found = open_sources([path, pa.table(ROWS)], chunk=CHUNK)
+        part = pickle.loads(pickle.dumps(found.parts[0]))
+        os.utime(path, ns=(1, 1))
+        for read in (lambda part=part: list(part.read()), found.check_unchanged):
+            with pytest.raises(InputError, match=f"{path.name} changed while it was read"):
+                read()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "fits", "vot", "arrow"])
+def test_a_file_that_changes_while_it_is_read(tmp_path, kind):
+    rows = {"id": np.arange(5000), "ra": np.arange(5000) / 8}
+    first = Table(rows)
+    second = Table(rows | {"ra": np.arange(5000) / 4 + 0.125})
+    for name, table in ((f"x.{kind}", first), (f"y.{kind}", second)):
+        if kind == "csv":
+            table.write(tmp_path / name, format="ascii.csv")
+        elif kind in ("parquet", "arrow"):
+            plain = pa.table({key: np.asarray(table[key]) for key in table.colnames})
+            pq.write_table(plain, tmp_path / name, row_group_size=1000) if kind == "parquet" else arrow(
+                tmp_path / name, pa.ipc.new_file, plain.slice(0, 100)
+            )
+        else:
+            table.write(tmp_path / name, format={"vot": "votable"}.get(kind))
+    part = open_sources(tmp_path / f"x.{kind}", chunk=1 << 20).parts[0]
+    reading = part.read()
+    next(reading)
+    with (tmp_path / f"x.{kind}").open("r+b") as file:  # in place, as a slow copy does
+        file.write((tmp_path / f"y.{kind}").read_bytes())
+    os.utime(tmp_path / f"x.{kind}", ns=(1, 1))
+    with pytest.raises(InputError, match=f"x.{kind} changed while it was read"):
+        list(reading)
+
+
+def test_text_that_ends_before_its_part_does_is_an_error(tmp_path):
+    path = write(tmp_path / "x.csv", TEXT)
+    (part,) = open_sources(path, chunk=CHUNK).parts
+    state = path.stat()
+    cut(path, TEXT.index(b"3,30"))
+    with pytest.raises(EOFError):  # the slice alone, which does not know the file's size
+        list(part.rows.read(part.schema, CHUNK))
+    os.utime(path, ns=(state.st_mtime_ns, state.st_mtime_ns))
+    with pytest.raises(InputError, match=r"x\.csv changed while it was read"):
+        list(part.read())
+
+
+def test_a_file_given_twice_is_refused_under_any_name(tmp_path):
+    path = write(tmp_path / "x.csv", TEXT)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "y.csv").symlink_to(path)
+    for twice in ([path, path], [tmp_path, str(path)], [path, tmp_path / "links"], [path, f"file://{path}"]):
+        with pytest.raises(InputError, match=r"[xy]\.csv is given twice") as refused:
+            open_sources(twice, chunk=CHUNK)
+        assert "x.csv" in refused.value.found
+
+
+def test_file_urls_are_local_paths(tmp_path):
+    path = write(tmp_path / "a b.csv", TEXT)
+    assert read_sources(path.as_uri()).to_pydict() == ROWS
+    assert local_path(f"file://localhost{tmp_path}/x") == tmp_path / "x"
+    with pytest.raises(InputNotFound, match="not a local file"):
+        local_path("file://elsewhere/x.csv")
+
+
+def test_units_that_mean_degrees_are_the_same_unit():
+    for unit in ("Deg", "Degrees", "'deg'", "°", "DEG", "degree"):
+        assert is_same_unit(unit, "deg")
+        assert is_degrees(unit)
+    assert not is_same_unit("mW", "MW")
+    assert not is_degrees("rad")
+    assert not is_degrees("")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "places"),
+    [
+        ("9007199254740993", "0.5", ["x.csv, line 2: 9007199254740993", "y.csv, line 2: 0.5"]),
+        ("-1", "18446744073709551615", ["y.csv, line 2: 18446744073709551615", "x.csv, line 2: -1"]),
+    ],
+)
+def test_whole_numbers_of_text_are_never_rounded_over_files(tmp_path, first, second, places):
+    files = [write(tmp_path / name, f"id,b\n{text},1\n".encode())
+             for name, text in (("x.csv", first), ("y.csv", second))]  # fmt: skip
+    for path in files:
+        read_sources(path)
+    with pytest.raises(InputError, match="the column 'id' holds whole numbers that would lose digits") as refused:
+        open_sources(files, chunk=CHUNK)
+    assert all(place in refused.value.found for place in places)
+    assert refused.value.hint
+
+
+def test_whole_numbers_of_text_are_not_rounded_to_what_another_source_states(tmp_path):
+    path = write(tmp_path / "x.csv", b"id\n1\n9007199254740993\n")
+    with pytest.raises(InputError, match="'id' holds whole numbers that would lose digits") as refused:
+        open_sources([pa.table({"id": [0.5]}), path], chunk=CHUNK)
+    assert refused.value.found == f"{path}, line 3: 9007199254740993 and double in table 1 in memory"
+
+
+def test_hexadecimal_numbers_beside_fractions_are_text_in_one_file_or_two(tmp_path):
+    files = [write(tmp_path / "x.csv", b"id,b\n0x10,1\n"), write(tmp_path / "y.csv", b"id,b\n1.5,2\n")]
+    assert read_sources(files[0])["id"].to_pylist() == [16]
+    assert read_sources(files)["id"].to_pylist() == ["0x10", "1.5"]
+    assert read_sources(write(tmp_path / "z.csv", b"id,b\n0x10,1\n1.5,2\n"))["id"].to_pylist() == ["0x10", "1.5"]
 
 
 def test_a_recursive_pattern_reads_folders_of_a_partitioned_table(tmp_path):

@@ -2,13 +2,14 @@
 
 import multiprocessing
 import re
-import threading
 import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import sciplat
+from sciplat.errors import ConflictError, PlanChanged
 from sciplat.io.publish import read_manifest, version_numbers
 from sciplat.io.storage import open_storage
 from sciplat.io.verify import verify_files
@@ -63,22 +64,24 @@ def check(url, answers, places=BASE, options=None):
     return len(acknowledged) // 3, [text for answer in answers for text in answer[1]]
 
 
-@pytest.mark.parametrize(("writers", "commits"), [(4, 4), (16, 1)])
+@pytest.mark.parametrize(("writers", "commits"), [(3, 2), (8, 1)])
 def test_writers_of_different_cells_do_not_notice_each_other(tmp_path, context, writers, commits):
-    make(tmp_path / "store")
-    places = [range(number, len(BASE), writers) for number in range(writers)]
-    made, conflicts = check(tmp_path / "store", run_together(context, tmp_path / "store", places, commits))
+    few = BASE[:16]
+    make(tmp_path / "store", few)
+    places = [range(number, len(few), writers) for number in range(writers)]
+    made, conflicts = check(tmp_path / "store", run_together(context, tmp_path / "store", places, commits), few)
     assert conflicts == []
     hidden = list((tmp_path / "store").rglob(".*"))
     assert hidden == []
     print(f"{writers} writers, {made} commits in different cells, 0 lost, 0 twice, 0 refused")
 
 
-@pytest.mark.parametrize(("writers", "commits"), [(4, 2), (16, 1)])
+@pytest.mark.parametrize(("writers", "commits"), [(2, 2), (8, 1)])
 def test_writers_of_one_cell_are_told_of_each_other(tmp_path, context, writers, commits):
-    make(tmp_path / "store")
-    answers = run_together(context, tmp_path / "store", [[7]] * writers, commits)
-    made, conflicts = check(tmp_path / "store", answers)
+    few = BASE[:3]
+    make(tmp_path / "store", few)
+    answers = run_together(context, tmp_path / "store", [[1]] * writers, commits)
+    made, conflicts = check(tmp_path / "store", answers, few)
     assert conflicts
     ids = {read_manifest(open_storage(tmp_path / "store"), number).write_id for number in range(1, made + 2)}
     for text in conflicts:
@@ -94,7 +97,6 @@ def test_a_replacement_among_appends(tmp_path, context):
     url = tmp_path / "store"
     make(url)
     make(tmp_path / "other")
-    replaced = threading.Event()
 
     def replace():
         plan = sciplat.open_catalog(tmp_path / "other").where("dec > 0")
@@ -102,15 +104,13 @@ def test_a_replacement_among_appends(tmp_path, context):
             try:
                 plan.write(url, replace=True)
                 break
-            except sciplat.errors.ConflictError:
+            except (ConflictError, PlanChanged):  # an append came first, or is about to
                 pass
-        replaced.set()
 
-    replacing = threading.Thread(target=replace)
-    replacing.start()
-    answers = run_together(context, url, [range(24, 36), range(12)], 3)
-    replacing.join()
-    assert replaced.is_set()
+    with ThreadPoolExecutor(1) as pool:
+        replacing = pool.submit(replace)
+        answers = run_together(context, url, [range(24, 36), range(12)], 3)
+        replacing.result()
     storage = open_storage(url)
     northern = sciplat.open_catalog(tmp_path / "other").where("dec > 0").compute()["id"].to_pylist()
     numbers, before, kinds = version_numbers(storage), None, Counter()
@@ -151,15 +151,15 @@ def server():
 
 
 def test_writers_of_object_storage_that_loses_answers(context, server):
-    url, few = f"s3://sky/{uuid.uuid4().hex}", BASE[::5]
+    url, few = f"s3://sky/{uuid.uuid4().hex}", BASE[:3]
     straight = {"endpoint_url": f"http://{server[0]}:{server[1]}", "key": "testing", "secret": "testing"}
     make(url, few, straight)
     with CuttingProxy(server, 0.05, SEED) as proxy:
         options = straight | {"endpoint_url": f"http://127.0.0.1:{proxy.port}"}
-        places = [[5 * number, 25] for number in range(4)]  # their own, and one of all
+        places = [[0, 2], [1, 2]]  # their own, and one of all
         answers = run_together(context, url, places, 2, options)
     made, conflicts = check(url, answers, few, straight)
-    assert made == 8
+    assert made == 4
     assert proxy.cut > 0
     print(
         f"seed {SEED}: {made} commits to S3, {proxy.cut} of {proxy.answers} answers cut, {len(conflicts)} refused, "

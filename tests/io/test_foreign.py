@@ -13,6 +13,7 @@ from sciplat.errors import ArgumentError, ColumnError, InputError, StoreCorrupt,
 from sciplat.io.catalog_store import read_cell
 from sciplat.io.foreign import open_any_catalog
 from sciplat.io.storage import open_storage
+from sciplat.lazy.catalog import Catalog
 from sciplat.sky.cell import Cell, healpix_29, split_cells
 
 PROPERTIES = {
@@ -42,6 +43,14 @@ def stars(n=900, seed=0):
             "mag": pa.array(rng.normal(20, 1, n), mask=rng.uniform(size=n) < 0.1),
         }
     )
+
+
+def list_rows(folder, *said):
+    """Let the partition list say rows of the first cells, and nothing of the others."""
+    path = folder / "partition_info.csv"
+    _, *cells = path.read_text().split()
+    lines = [f"{cell},{rows}" for cell, rows in zip(cells, [*said, *[""] * len(cells)], strict=False)]
+    path.write_text("\n".join(["Norder,Npix,num_rows", *lines, ""]))
 
 
 def write_hats(folder, rows, *, listed=True, common=False, change=lambda rows: rows, **about):
@@ -249,6 +258,52 @@ def test_the_digest_tells_a_changed_catalog(tmp_path):
     path = next(iter((tmp_path / "stars").rglob("Npix=3.parquet")))
     pq.write_table(pq.ParquetFile(path).read(), path)
     assert open_any_catalog(open_storage(tmp_path / "stars")).digest != store.digest
+
+
+@pytest.mark.parametrize("said", [(), (5,), (0, 40)], ids=str)
+@pytest.mark.parametrize("total", [None, 3, 5000])
+def test_rows_that_are_said_wrongly_are_counted_in_the_files(tmp_path, said, total):
+    folder = write_hats(tmp_path / "stars", stars(), hats_nrows=total)
+    list_rows(folder, *said)
+    catalog = sciplat.open_catalog(folder)
+    assert (catalog.count(), len(catalog), catalog.compute().num_rows) == (900, 900, 900)
+    assert catalog.select("mag").count() == 900
+    assert f"about {catalog.node.store.manifest.rows:,} rows" in repr(Catalog.of_store(catalog.node.store))
+
+
+def test_cells_that_say_their_rows_keep_them_beside_others_that_do_not(tmp_path):
+    folder = write_hats(tmp_path / "stars", stars())
+    list_rows(folder, 70, 0, 80)
+    rows = [file.rows for file in sciplat.open_catalog(folder).node.store.manifest.files]
+    assert (rows[0], rows[2], sum(rows)) == (70, 80, 900)
+
+
+@pytest.mark.parametrize("said", [-5, 10**19])
+def test_a_number_of_rows_that_cannot_be_is_refused(tmp_path, said):
+    folder = write_hats(tmp_path / "stars", stars())
+    list_rows(folder, said)
+    with pytest.raises(StoreCorrupt, match=rf"(?s)partition_info\.csv.*{said} rows"):
+        sciplat.open_catalog(folder)
+
+
+@pytest.mark.parametrize("suffix", ["/../../../secret.parquet", "/x", "//", "..", ".a/b", "", "\\x"])
+def test_a_suffix_that_leads_elsewhere_is_refused(tmp_path, suffix):
+    write_hats(tmp_path / "stars", stars(100))
+    about = tmp_path / "stars" / "hats.properties"
+    about.write_text(about.read_text().replace("hats_npix_suffix=.parquet", f"hats_npix_suffix={suffix}"))
+    with pytest.raises(StoreCorrupt, match=r"(?s)hats\.properties.*no end of a file's name"):
+        sciplat.open_catalog(tmp_path / "stars")
+
+
+@pytest.mark.parametrize("region", [None, Cone("40 deg", "-20 deg", "180 deg")], ids=["all", "a region"])
+def test_an_index_with_nulls_is_named(tmp_path, region):
+    def change(rows):
+        index = pa.array(rows["_healpix_29"].to_numpy(), mask=np.arange(rows.num_rows) == 3)
+        return rows.set_column(0, "_healpix_29", index)
+
+    catalog = sciplat.open_catalog(write_hats(tmp_path / "stars", stars(), change=change))
+    with pytest.raises(StoreCorrupt, match=r"(?s)Npix=.*nulls in _healpix_29"):
+        (catalog if region is None else catalog.within(region)).compute()
 
 
 def test_a_file_travels_and_knows_its_columns(tmp_path):

@@ -2,8 +2,10 @@
 
 import importlib
 import os
+import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 
@@ -166,8 +168,10 @@ def test_old_versions_go_on_request_and_the_newest_stays(versions):
     assert version_numbers(versions) == [3]
     with pytest.raises(StoreNotFound, match="has no version 2"):
         sciplat.open_catalog(versions.url, version=2)
-    with pytest.raises(StoreCorrupt, match="is damaged"):
-        pinned.compute()
+    for read in (pinned.compute, lambda: pinned.provenance, lambda: pinned.store.sky_map):
+        with pytest.raises(StoreNotFound, match=r"version 2 of .* has been removed") as gone:
+            read()
+        assert gone.value.hint == "open the newest"
     assert sciplat.open_catalog(versions.url).compute().equals(rows)
     assert sorted(versions.names("")) == sorted([COLLECTION, newest.store.manifest.folder, "versions"])
     number = read_manifest(versions).number
@@ -183,6 +187,25 @@ def test_old_versions_go_on_object_storage_too(tmp_path):
     assert removed[1].bytes == first.store.manifest.size
     assert sciplat.open_catalog(storage.url).compute().equals(newest.compute())
     assert first.store.manifest.folder not in storage.names("")
+
+
+def test_several_at_once_do_not_disturb_each_other(versions):
+    newest = sciplat.open_catalog(versions.url)
+    rows = newest.compute()
+    for mark in "abcdef":
+        killed_run(versions, mark * 64)
+    start = threading.Barrier(4)
+
+    def collect():
+        start.wait()
+        collect_garbage(versions, keep=1, grace=0.0)
+
+    with ThreadPoolExecutor(4) as pool:
+        for each in [pool.submit(collect) for _ in range(4)]:
+            each.result()
+    assert sorted(versions.names("")) == sorted([COLLECTION, newest.store.manifest.folder, "versions"])
+    assert not versions.at(".staging").exists()
+    assert sciplat.open_catalog(versions.url).compute().equals(rows)
 
 
 def test_files_that_versions_share_survive_the_older_one(tmp_path):

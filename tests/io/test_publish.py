@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sciplat.errors import ConflictError, StoreCorrupt, StoreExists, StoreNotFound
+from sciplat.errors import ArgumentError, ConflictError, StoreCorrupt, StoreExists, StoreNotFound
 from sciplat.io.publish import (
     FileEntry,
     Manifest,
@@ -127,3 +127,26 @@ def test_a_number_that_is_free_again_is_not_taken_a_second_time(storage):
     with pytest.raises(ConflictError, match=r"version 3 of .* was published by another writer"):
         commit(storage, late)
     assert version_numbers(storage) == [1, 3]
+
+
+@pytest.mark.parametrize("number", [1.0, True, "1"], ids=repr)
+def test_a_version_has_a_whole_number(storage, number):
+    commit(storage, manifest())
+    with pytest.raises(ArgumentError, match="is no whole number"):
+        read_manifest(storage, number)
+
+
+def test_a_place_that_the_system_refuses_is_named(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("n" * 300, "loop"):
+        for look in (version_numbers, check_absent):
+            with pytest.raises(ArgumentError, match=f"{name} is no place for a store"):
+                look(LocalStorage(tmp_path / name))
+
+
+def test_the_way_out_fits_a_write_and_an_ingest(storage):
+    commit(storage, manifest())
+    with pytest.raises(StoreExists) as caught:
+        check_absent(storage)
+    for word in ("another URL", "replace=True", "mode='append'", "--mode append"):
+        assert word in caught.value.hint

@@ -33,6 +33,13 @@ def test_what_is_committed_is_done(spill):
     assert (entry.rows, entry.memory, entry.footer > 0) == (40_000, TABLE.nbytes, True)
 
 
+def test_many_parts_come_in_the_order_of_their_names(spill):
+    names = [f"part-{number}" for number in range(40)]
+    for name in reversed(names):
+        spill.commit(SortedPart(name, len(name), ()))
+    assert list(spill.done(names)) == names
+
+
 def test_a_part_whose_pieces_are_gone_is_to_be_done_again(spill):
     entry = spill.write(TABLE)
     spill.commit(SortedPart("one", 0, ((entry, (0, 40_000)),)))

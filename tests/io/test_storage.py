@@ -1,5 +1,7 @@
 import pickle
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -56,6 +58,41 @@ def test_a_missing_object_is_a_file_not_found(storage):
 def test_a_storage_travels(storage):
     storage.write("x", b"1")
     assert pickle.loads(pickle.dumps(storage)).read("x") == b"1"
+
+
+def test_what_comes_and_goes_disturbs_nobody(tmp_path):
+    storage, ended = LocalStorage(tmp_path), threading.Event()
+    storage.write("kept/file", b"12345")
+
+    def come_and_go():
+        while not ended.is_set():
+            for name in "abcdefgh":
+                (tmp_path / "passing" / name / "deep").mkdir(parents=True)
+            storage.remove("passing")
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(come_and_go)
+        try:
+            for _ in range(300):
+                assert storage.files("") == ["kept/file"]
+                assert len(storage.marks("")) == 1
+                assert storage.modified("") > 1.7e9
+                assert storage.freed(["", "kept"]) == [5, 0]
+        finally:
+            ended.set()
+        other.result()
+
+
+def test_many_objects_are_removed_and_no_others(storage):
+    names = ["a/1", "a/b[1]", "a/b1", "a/c*", "a/cd"]
+    for name in names:
+        storage.write(name, b"123")
+    assert storage.freed(["a", "a/1", "nothing"])[0] == 15
+    storage.remove_all(["a/1", "a/b[1]", "a/c*", "a/nothing"])
+    assert storage.files("") == ["a/b1", "a/cd"]
+    storage.remove_all([])
+    storage.remove("a/b1")
+    assert storage.files("") == ["a/cd"]
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):

@@ -86,8 +86,10 @@ def test_head_and_limit_are_the_first_rows(catalog):
     assert catalog.head(7).equals(catalog.compute().slice(0, 7))
     assert catalog.compute(limit=900).equals(catalog.compute().slice(0, 900))
     assert catalog.compute(limit=0).num_rows == 0
-    with pytest.raises(ArgumentError, match="negative"):
-        catalog.head(-1)
+    assert catalog.head(np.int64(2)).num_rows == 2
+    for wrong in (-1, 1.5, "5", True):
+        with pytest.raises(ArgumentError, match="a whole number, not negative"):
+            catalog.head(wrong)
 
 
 def test_open_takes_columns_region_and_version(catalog):

@@ -62,7 +62,7 @@ def sides(tmp_path_factory):
     return sciplat.open_catalog(folder / "stars"), publish(folder / "others", others(), quarter)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(partitions(max_splits=15), partitions(max_splits=15))
 def test_the_rows_of_both_stand_in_one_order_for_every_partitioning(tmp_path_factory, mine, its):
     folder = tmp_path_factory.mktemp("partition")
@@ -74,7 +74,7 @@ def test_the_rows_of_both_stand_in_one_order_for_every_partitioning(tmp_path_fac
     assert back.compute().equals(brute_force(others(), stars(), back.schema))
 
 
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(partitions(max_splits=8))
 def test_parts_of_cells_give_the_rows_of_the_cells(tmp_path_factory, cells):
     folder = tmp_path_factory.mktemp("partition")
@@ -153,7 +153,8 @@ def test_a_written_concat_names_both_inputs_and_is_found_again(sides, tmp_path):
 def test_what_both_say_of_themselves_is_kept(sides, tmp_path):
     left, right = sides
     assert left.concat(right).properties["id"] == "source_id"
-    nameless = publish(tmp_path / "nameless", others(), id=None, rows_per_cell=5, motion={"pmra": "pmra"})
+    motion = {"pmra": {"column": "mag", "unit": "mas/yr"}}
+    nameless = publish(tmp_path / "nameless", others(), id=None, rows_per_cell=5, motion=motion)
     properties = left.concat(nameless).properties
     assert properties["id"] is None
     assert properties["rows_per_cell"] == 10**6

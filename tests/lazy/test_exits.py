@@ -1,5 +1,6 @@
 """Ways out: every library gets the rows that `compute` gives."""
 
+import datetime as dt
 import importlib
 import pickle
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import sciplat
 from sciplat import Cone
 from sciplat.errors import ArgumentError
+from sciplat.lazy.exits import astropy_table
 from sciplat.sky.cell import healpix_29
 from tests.conftest import required
 from tests.plan_scene import SCHEMA, stars, write_stars
@@ -49,6 +51,26 @@ def catalog(tmp_path_factory):
 @pytest.fixture(scope="module")
 def lsdb():
     return importlib.import_module("lsdb") if required("rivals") else pytest.importorskip("lsdb")
+
+
+def test_an_astropy_table_takes_dates_and_times():
+    day, second = dt.date(2020, 2, 29), dt.time(23, 59, 59)
+    columns = {
+        "day": pa.array([day, None], pa.date32()),
+        "time": pa.array([second, None], pa.time32("s")),
+        "fine": pa.array([second, None], pa.time64("us")),
+        "taken": pa.array([np.datetime64("2020-02-29T01:00", "ms"), None], pa.timestamp("ms")),
+        "took": pa.array([dt.timedelta(seconds=3), None], pa.duration("s")),
+        "half": pa.array(np.array([1.5, 0], np.float16), mask=np.array([False, True])),
+    }
+    odd = pa.field("flux", pa.float32(), metadata={b"description": b"in \xb5Jy"})
+    table = astropy_table(pa.table(columns).append_column(odd, pa.array([1, None], pa.float32())))
+    assert [table[name][0] for name in ("day", "time", "fine")] == [day, second, second]
+    assert table["taken"][0] == np.datetime64("2020-02-29T01:00")
+    assert table["took"][0] == np.timedelta64(3, "s")
+    assert table["half"][0] == 1.5
+    assert all(table[name].mask.tolist() == [False, True] for name in table.colnames)
+    assert table["flux"].description == "in \ufffdJy"
 
 
 def test_an_astropy_table_has_texts_units_and_masks(catalog):

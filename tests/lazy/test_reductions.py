@@ -59,7 +59,7 @@ def all_reductions(catalog):
     ]
 
 
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(cells=partitions())
 def test_the_cells_make_no_difference(cells, catalog, table, tmp_path_factory):
     other = Catalog.of_store(write_stars(tmp_path_factory.mktemp("other") / "s", cells, table))
@@ -212,3 +212,19 @@ def test_a_function_that_gives_other_rows_each_time_has_no_quantiles(catalog):
     wavering = catalog.select("mag").map(waver, schema=SCHEMA)
     with pytest.raises(SciplatError, match="other rows each time"):
         wavering.quantile("mag", 0.5)
+
+
+@pytest.mark.parametrize("bins", [10**9, 10**13, np.int64(10**9), np.broadcast_to(1.0, 10**9), range(10**9)])
+def test_too_many_bins_are_refused_before_there_are_any(catalog, bins):
+    with pytest.raises(ArgumentError, match="there are more than 100,000,000 bins"):
+        catalog.histogram("mag", bins=bins)
+    with pytest.raises(ArgumentError, match="there are more than 100,000,000 bins"):
+        catalog.histogram("mag", "dec", bins=(bins, 2), range=((0, 1), (0, 1)))
+
+
+def test_groups_are_made_by_names(catalog):
+    for wrong in (5, None):
+        with pytest.raises(ArgumentError, match="groups are made by a column"):
+            catalog.aggregate(wrong, n="count()")
+    named = catalog.aggregate("band", self="count()")
+    assert named["self"].to_pylist() == catalog.aggregate("band", n="count()")["n"].to_pylist()

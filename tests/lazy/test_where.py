@@ -236,7 +236,7 @@ def test_what_is_computed_anew_tells_nothing_of_the_file(large):
 EDGES = st.sampled_from([9.9, 10, 10.0, 12.5, 15, 20.0, 20.1]) | st.floats(9, 21)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.sampled_from(["<", "<=", ">", ">=", "="]), EDGES), min_size=1, max_size=3))
 def test_no_row_is_lost_to_the_bounds(large, limits):
     catalog, table = large

@@ -195,3 +195,15 @@ def test_blanks_capitals_and_odd_names_are_understood():
     schema = pa.schema([("E(B-V)", pa.float64())])
     measure = parse_measure("x", " MEAN ( E(B-V) ) ", schema)
     assert (measure.function, measure.column) == ("mean", "E(B-V)")
+
+
+def test_half_precision_numbers_are_keys_and_have_extremes():
+    half = pa.array(np.array([1.5, -0.0, 0.0, np.nan, 1.5], np.float16), mask=np.array([False] * 4 + [True]))
+    table = pa.table({"h": half, "x": half})
+    measures = (parse_measure("n", "count()", table.schema), parse_measure("low", "min(x)", table.schema))
+    plan = Aggregation(("h",), measures)
+    found = plan.result(plan.merged([plan(table), plan(table.slice(1))]), table.schema)
+    keys = [0.0, 1.5, math.nan, None]
+    assert str(found["h"].to_pylist()) == str(found["low"].to_pylist()) == str(keys)
+    assert found["n"].to_pylist() == [4, 1, 2, 2]
+    assert found.schema.types == [pa.float16(), pa.int64(), pa.float16()]

@@ -44,7 +44,7 @@ def same(given_values, expected):
 SMALL = tables(integers=st.integers(-9, 9))
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(truths, SMALL)
 def test_conditions_mean_what_they_mean_row_by_row(tree, table):
     expected = [meaning(tree, row) for row in table.to_pylist()]
@@ -52,7 +52,7 @@ def test_conditions_mean_what_they_mean_row_by_row(tree, table):
     assert given_values == [None if value is None else bool(value) for value in expected]
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(numbers, SMALL)
 def test_numbers_mean_what_they_mean_row_by_row(tree, table):
     expected = [meaning(tree, row) for row in table.to_pylist()]

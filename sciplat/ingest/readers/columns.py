@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sciplat.errors import InputError
+from sciplat.ingest.readers.reader import one_line
 from sciplat.io.hats import HEALPIX_COLUMN
 
 _VIEWS = {"string_view": pa.string(), "binary_view": pa.binary()}  # what some writers use; Arrow cannot sort them
@@ -15,6 +16,8 @@ _LISTS = (
     pa.types.is_large_list_view,
 )  # fmt: skip
 _KEPT = (b"unit", b"ucd", b"description")
+_EXTENSION = b"ARROW:extension:name"  # of a type that this process may not know
+_MEANT_AS_STORED = ("arrow.json", "arrow.uuid", "arrow.fixed_shape_tensor")  # others may store an offset or a code
 
 
 def plain_schema(schema: pa.Schema, name: str) -> pa.Schema:
@@ -33,18 +36,37 @@ def plain_schema(schema: pa.Schema, name: str) -> pa.Schema:
 
 
 def _plain_field(field: pa.Field, name: str) -> pa.Field:
-    kind = plain_type(field.type)
     try:
+        _check_extensions(field)
+        kind = plain_type(field.type)
         pq.write_metadata(pa.schema([(field.name, kind)]), pa.BufferOutputStream())
         pa.nulls(1, kind).take(pa.array([0]))
     except pa.ArrowException:
         raise InputError(
             f"the column {field.name!r} of {name} has a type that no catalog can hold",
-            found=str(field.type),
-            hint="remove it",
+            found=_named_type(field),
+            hint="convert it to numbers, text or times, or remove it",
         ) from None
     metadata = field.metadata or {}
     return pa.field(field.name, kind, metadata={key: metadata[key] for key in _KEPT if metadata.get(key)})
+
+
+def _named_type(field: pa.Field) -> str:
+    return (field.metadata or {}).get(_EXTENSION, b"").decode(errors="replace") or str(field.type)
+
+
+def _check_extensions(field: pa.Field) -> None:
+    """Raise an ArrowException for a type of others, at any depth, whose stored values mean something else."""
+    kind = field.type
+    name = (field.metadata or {}).get(_EXTENSION, b"").decode(errors="replace")
+    if isinstance(kind, pa.BaseExtensionType):
+        name, kind = kind.extension_name, kind.storage_type
+    if name and name not in _MEANT_AS_STORED:
+        raise pa.ArrowNotImplementedError(name)
+    if pa.types.is_dictionary(kind):
+        _check_extensions(pa.field("", kind.value_type))
+    for child in range(kind.num_fields):
+        _check_extensions(kind.field(child))
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -72,24 +94,33 @@ def common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
         return None
 
 
-def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def conformed(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
     """Return the columns of a schema, in its types.
 
     Raises
     ------
-    pyarrow.ArrowException
-        A value does not fit its type.
+    InputError
+        A value of the source `name` does not fit its type.
     """
-    columns = [_as_type(table[field.name], field) for field in schema]
+    columns = [_as_type(table[field.name], field, name) for field in schema]
     return pa.table(columns, schema=schema)
 
 
-def _as_type(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+def _as_type(column: pa.ChunkedArray, field: pa.Field, name: str) -> pa.ChunkedArray:
     if isinstance(column.type, pa.BaseExtensionType):
         column = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    return column if column.type == field.type else column.cast(field.type)
+    if column.type == field.type:
+        return column
+    try:
+        return column.cast(field.type)
+    except pa.ArrowException as error:
+        raise InputError(
+            f"the column {field.name!r} of {name} has values that do not fit its type {field.type}",
+            found=one_line(error),
+            hint=f"convert it to {field.type} first, or ingest sources of another type apart",
+        ) from None
 
 
 def pieces(table: pa.Table, chunk: int) -> Iterator[pa.Table]:

@@ -35,6 +35,12 @@ class Declared:
 class _Loader(yaml.SafeLoader):
     """Leaves objects out: they are what some columns once were, and never made here."""
 
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse what stands for an earlier value: a few lines could grow to any size."""
+        if self.check_event(yaml.events.AliasEvent):
+            raise ValueError("an alias in the YAML of the header")
+        return super().compose_node(parent, index)
+
 
 _Loader.add_multi_constructor("!", lambda *_: None)
 

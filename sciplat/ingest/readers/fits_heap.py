@@ -18,7 +18,7 @@ from sciplat.ingest.fits_file import Hdu
 from sciplat.ingest.readers.reader import go_to, is_packed
 
 LISTS = {"L": "?", "B": "u1", "I": "i2", "J": "i4", "K": "i8", "E": "f4", "D": "f8", "A": "S1"}
-_WIDTHS = {"L": 1, "X": 1, "B": 1, "I": 2, "J": 4, "K": 8, "A": 1, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
+WIDTHS = {"L": 1, "X": 1, "B": 1, "I": 2, "J": 4, "K": 8, "A": 1, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
 _LARGEST_PACKED = 1 << 28  # bytes of a heap that is held, since a packed file cannot be read in any order
 
 
@@ -94,12 +94,12 @@ def heap_of(path: Path, hdu: Hdu) -> Heap | None:
     columns, at = [], 0
     for number in range(1, int(header["TFIELDS"]) + 1):
         form = re.match(r"\s*(\d*)([A-Z])([A-Z]?)", str(header[f"TFORM{number}"]))
-        if form is None or form[2] not in _WIDTHS:
+        if form is None or form[2] not in WIDTHS:
             raise InputError(f"{path} is broken", found=f"TFORM{number} = {header[f'TFORM{number}']!r}")
         count = int(form[1] or 1)
         if form[2] in "PQ" and count:
-            columns.append((at, form[2], _WIDTHS.get(form[3], 1)))
-        at += -(-count // 8) if form[2] == "X" else count * _WIDTHS[form[2]]
+            columns.append((at, form[2], WIDTHS.get(form[3], 1)))
+        at += -(-count // 8) if form[2] == "X" else count * WIDTHS[form[2]]
     if at != header["NAXIS1"]:
         raise InputError(f"{path} is broken", found=f"columns of {at} bytes in rows of {header['NAXIS1']}")
     if not columns:

@@ -5,13 +5,16 @@ are an HDU of their own. So memory is bounded, for gzipped files too, and nothin
 is allocated.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from sciplat.errors import InputError
 from sciplat.ingest.fits_file import Hdu, read_hdus
@@ -19,9 +22,10 @@ from sciplat.ingest.readers.astropy_table import arrow_of_column
 from sciplat.ingest.readers.columns import plain_schema
 from sciplat.ingest.readers.ecsv import parse_header
 from sciplat.ingest.readers.fits_heap import LISTS, Heap, heap_of
+from sciplat.ingest.readers.fits_undefined import Undefined, undefined_columns
 from sciplat.ingest.readers.reader import Opened, about, go_to, is_packed, open_bytes
 
-_DECODING = ("TTYPE", "TFORM", "TDIM", "TSCAL", "TZERO", "TNULL", "TBCOL")
+_DECODING = ("TTYPE", "TFORM", "TDIM", "TSCAL", "TZERO", "TBCOL")
 _BEGIN, _FINISH = "--BEGIN-ASTROPY-SERIALIZED-COLUMNS--", "--END-ASTROPY-SERIALIZED-COLUMNS--"
 _MOST = 1 << 22  # bytes of rows that astropy decodes at once
 
@@ -35,6 +39,7 @@ class TableRows:
     width: int
     offset: int
     heap: Heap | None
+    undefined: tuple[Undefined, ...]
     first: int
     end: int
     size: int
@@ -59,8 +64,14 @@ class TableRows:
         raw = file.read(rows * self.width)
         if len(raw) < rows * self.width:
             raise EOFError("the file ends within a row")
+        masks = {each.number: each.mask(raw, self.width) for each in self.undefined}
+        for each in self.undefined:
+            raw = each.replaced(raw, self.width, masks[each.number])
         raw, tail = (raw, b"") if lists is None else lists.gathered(raw, self.width)
-        columns = _decode(self.cards, raw, rows, tail)
+        columns = [
+            _masked(column, masks[number]) if number in masks else column
+            for number, column in enumerate(_decode(self.cards, raw, rows, tail))
+        ]
         arrays = {}
         for column in columns:
             kind = schema.field(column.name).type if column.name in schema.names else None
@@ -68,6 +79,14 @@ class TableRows:
             # FITS has no other way to say that a text is missing
             arrays[column.name] = pc.if_else(pc.equal(array, ""), None, array) if _is_text(array) else array
         return pa.table(arrays)
+
+
+def _masked(column: Any, mask: NDArray[np.bool_]) -> Any:
+    """Return a column that is masked where it is undefined too."""
+    from astropy.table import MaskedColumn
+
+    known = np.ma.getmaskarray(column) if isinstance(column, np.ma.MaskedArray) else False
+    return MaskedColumn(np.ma.getdata(column), name=column.name, mask=known | mask.reshape(column.shape))
 
 
 def _is_text(array: pa.Array) -> bool:
@@ -81,12 +100,12 @@ def open_fits(path: Path, chunk: int) -> Opened:
     width, rows = int(header["NAXIS1"]), int(header["NAXIS2"])
     names = _unique_names(path, header)
     cards = _cards(hdu, names)
-    heap = heap_of(path, hdu)
+    heap, undefined = heap_of(path, hdu), undefined_columns(header)
     size = width + (heap.size // max(rows, 1) if heap else 0)
     step = max(1, rows if is_packed(path) else chunk // max(size, 1))
     slices = tuple(
-        TableRows(str(path), cards, width, hdu.offset, heap, first, min(first + step, rows), size * min(step, rows))
-        for first in range(0, rows if width else 0, step)
+        TableRows(str(path), cards, width, hdu.offset, heap, undefined, first, end, size * min(step, rows))
+        for first, end in ((first, min(first + step, rows)) for first in range(0, rows if width else 0, step))
     )
     return Opened(plain_schema(_schema(path, hdu, names, cards), str(path)), slices)
 
@@ -119,6 +138,8 @@ def _cards(hdu: Hdu, names: list[str]) -> str:
             if f"{key}{number}" in hdu.header:
                 kept[f"{key}{number}"] = hdu.header[f"{key}{number}"]
         kept[f"TTYPE{number}"] = name
+        # astropy takes lists of letters for ASCII, whatever they are; as bytes they are decoded here
+        kept[f"TFORM{number}"] = re.sub(r"([PQ])A", r"\1B", kept[f"TFORM{number}"])
     return str(kept.tostring())
 
 

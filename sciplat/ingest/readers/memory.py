@@ -1,20 +1,17 @@
 """Tables in memory: of pyarrow, pandas or astropy; a slice travels with its rows."""
 
-import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sciplat.errors import InputError
 from sciplat.ingest.readers.astropy_table import arrow_of_astropy
 from sciplat.ingest.readers.columns import conformed, pieces, plain_schema
-from sciplat.ingest.readers.reader import Opened
-
-_WINDOW = 1 << 20  # rows of which a digest is made at once
+from sciplat.ingest.readers.reader import Opened, one_line
+from sciplat.steps.digest import table_digest
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def open_table(source: Any, name: str, chunk: int) -> tuple[Opened, dict[str, An
     else:
         table = arrow_of_astropy(source, name) if _is_astropy(source) else _arrow_of_pandas(source, name)
     schema = plain_schema(table.schema, name)
-    table = conformed(table, schema)
+    table = conformed(table, schema, name)
     digest = table_digest(table)
     slices: list[Held] = []
     first = 0
@@ -86,25 +83,23 @@ def _arrow_of_pandas(frame: Any, name: str) -> pa.Table:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise InputError(f"{name} has two columns called {twice!r}", hint="rename one of them")
     unnamed = [level for level, label in enumerate(frame.index.names) if label is None]
-    if len(unnamed) == frame.index.nlevels:
-        return pa.Table.from_pandas(frame, preserve_index=False)
-    return pa.Table.from_pandas(frame.reset_index(level=unnamed, drop=True), preserve_index=True)
+    keeps_index = len(unnamed) < frame.index.nlevels
+    plain = frame.reset_index(level=unnamed, drop=True) if keeps_index else frame
+    try:
+        return pa.Table.from_pandas(plain, preserve_index=keeps_index)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        _refuse_column(frame, name)
+        raise InputError(f"{name} has an index that no catalog can hold", found=one_line(error)) from None
 
 
-def table_digest(table: pa.Table) -> str:
-    """Return the sha256 of a table's columns and values, however they are chunked."""
-    digest = hashlib.sha256(table.schema.serialize())
-    for name in table.schema.names:
-        for start in range(0, table.num_rows, _WINDOW):
-            column = table[name].slice(start, _WINDOW)
-            # what lies under a null is not part of the content
-            for values in (column.is_valid(), pc.drop_null(column)):
-                digest.update(_ipc(pa.table([values.combine_chunks()], ["x"])))
-    return digest.hexdigest()
-
-
-def _ipc(table: pa.Table) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
+def _refuse_column(frame: Any, name: str) -> None:
+    """Raise what is wrong with the first column that Arrow cannot hold."""
+    for label in frame.columns:
+        try:
+            pa.Table.from_pandas(frame[[label]], preserve_index=False)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"the column {label!r} of {name} has values that no catalog can hold",
+                found=f"{frame[label].dtype}: {one_line(error)}",
+                hint="convert it to numbers, text or times, or remove it",
+            ) from None

@@ -44,7 +44,7 @@ def open_parquet(path: Path, chunk: int) -> Opened:
     with pq.ParquetFile(path, buffer_size=_BUFFER) as file:
         schema = plain_schema(file.schema_arrow, str(path))
         groups = [file.metadata.row_group(k) for k in range(file.metadata.num_row_groups)]
-        width = _width(file, schema)
+        width = _width(file, schema, str(path))
     slices: list[RowGroups] = []
     start = first = rows = size = 0
     for number, group in enumerate(groups):
@@ -58,9 +58,9 @@ def open_parquet(path: Path, chunk: int) -> Opened:
     return Opened(schema, tuple(slices))
 
 
-def _width(file: pq.ParquetFile, schema: pa.Schema) -> int:
+def _width(file: pq.ParquetFile, schema: pa.Schema, name: str) -> int:
     """Return the bytes of a row in memory: a dictionary's values take much less in the file."""
     if file.metadata.num_rows == 0 or not schema.names:
         return 1
-    probe = conformed(pa.Table.from_batches([next(file.iter_batches(_PROBE))]), schema)
+    probe = conformed(pa.Table.from_batches([next(file.iter_batches(_PROBE))]), schema, name)
     return 1 + int(probe.nbytes) // max(1, int(probe.num_rows))

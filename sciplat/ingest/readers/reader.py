@@ -49,13 +49,10 @@ class Opened:
         Its columns; unit, ucd and description in the fields' metadata.
     slices : tuple of Slice
         All its rows, in order.
-    text : bool
-        Whether the types are only a reading of text, which may be read as other types too.
     """
 
     schema: pa.Schema
     slices: tuple[Slice, ...]
-    text: bool = False
 
 
 def about(**known: object) -> dict[str, str]:
@@ -65,7 +62,7 @@ def about(**known: object) -> dict[str, str]:
 
 
 @contextmanager
-def errors_of(name: str | Path) -> Iterator[None]:
+def errors_of(name: str | Path, hint: str = "is the file complete?") -> Iterator[None]:
     """Turn everything that a broken source makes its parser raise into one InputError that names the source."""
     try:
         yield
@@ -74,7 +71,7 @@ def errors_of(name: str | Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOENT:
             raise InputNotFound(f"{name} is not there any more", hint="was it moved or removed?") from error
-        raise InputError(f"{name} cannot be read", found=one_line(error), hint="is the file complete?") from error
+        raise InputError(f"{name} cannot be read", found=one_line(error), hint=hint) from error
 
 
 def one_line(error: BaseException) -> str:

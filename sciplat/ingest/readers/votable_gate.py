@@ -76,6 +76,12 @@ def inspect(path: Path, block: int) -> Contents:
         gate.feed(b"", last=True)
     if gate.failure:
         raise InputError(f"{path} is the answer of a service that failed", found=printable(gate.failure[:200]))
+    if gate.overflow:
+        raise InputError(
+            f"{path} is an answer that is cut off",
+            found="QUERY_STATUS = OVERFLOW",
+            hint="raise MAXREC, or ask for parts of the sky and ingest these together",
+        )
     if not gate.contents.fields:
         raise InputError(f"{path} holds no table", hint="a VOTable with a TABLE of FIELDs")
     return gate.contents
@@ -85,6 +91,7 @@ class _Gate:
     def __init__(self, path: Path, block: int) -> None:
         self.contents = Contents()
         self.failure = ""
+        self.overflow = False
         self._path = path
         self._block = block
         self._open: list[str] = []
@@ -143,11 +150,16 @@ class _Gate:
         self._check(name, attributes)
         if name == "TABLE":
             self._tables += 1
-        elif name == "INFO" and attributes.get("name") == "QUERY_STATUS" and attributes.get("value") == "ERROR":
-            self.failure = "QUERY_STATUS = ERROR"
-            self._gather()
+        elif name == "INFO" and attributes.get("name") == "QUERY_STATUS":
+            self._status(attributes.get("value", ""))
         elif self._tables == 1 and "TABLE" in self._open:
             self._start_in_table(name, attributes)
+
+    def _status(self, value: str) -> None:
+        self.overflow = self.overflow or value == "OVERFLOW"
+        if value == "ERROR":
+            self.failure = "QUERY_STATUS = ERROR"
+            self._gather()
 
     def _check(self, name: str, attributes: dict[str, str]) -> None:
         if name == "STREAM" and any(key.rpartition(":")[2].lower() == "href" for key in attributes):

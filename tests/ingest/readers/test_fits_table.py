@@ -101,6 +101,69 @@ def test_an_ascii_table(tmp_path):
     assert table["name"].to_pylist() == [f"n{k % 7}" for k in range(N)]
 
 
+def binary(path, columns, **cards):
+    hdu = fits.BinTableHDU.from_columns(columns)
+    for key, value in cards.items():
+        hdu.header[key] = value
+    hdu.writeto(path)
+    return rows_of(path, 1000)[1]
+
+
+def test_tnull_is_of_the_stored_value(tmp_path):
+    stored = np.array([1, -32768, 3], np.int16)
+    cards = {"TSCAL1": 0.1, "TZERO1": 5, "TNULL1": -32768}
+    table = binary(tmp_path / "x.fits", [fits.Column("x", "I", array=stored)], **cards)
+    assert table["x"].to_pylist() == [pytest.approx(5.1), None, pytest.approx(5.3)]
+    pairs = [fits.Column("x", "2J", array=np.array([[1, -9], [-9, 4]], np.int32))]
+    assert binary(tmp_path / "y.fits", pairs, TNULL1=-9)["x"].to_pylist() == [[1, None], [None, 4]]
+
+
+@pytest.mark.parametrize("null", [-(2**31), 2**31 - 1])
+def test_tnull_of_unsigned_integers(tmp_path, null):
+    values = np.array([1, null + 2**31, 3000000000], np.uint32)
+    table = binary(tmp_path / "x.fits", [fits.Column("x", "J", bzero=2**31, array=values)], TNULL1=null)
+    assert table["x"].to_pylist() == [1, None, 3000000000]
+    assert table["x"].type == pa.uint32()
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.uint32, np.uint64, np.uint8, np.int16, np.int64])
+def test_masked_integers_as_astropy_writes_them(tmp_path, kind):
+    Table({"x": MaskedColumn([1, 2, 3], mask=[False, True, False], dtype=kind)}).write(tmp_path / "x.fits")
+    assert rows_of(tmp_path / "x.fits", 1000)[1]["x"].to_pylist() == [1, None, 3]
+
+
+def test_a_logical_value_of_zero_bytes_is_undefined(tmp_path):
+    column = fits.Column("good", "L", array=np.array([True, False, True]))
+    fits.BinTableHDU.from_columns([column]).writeto(tmp_path / "x.fits")
+    changed(tmp_path / "x.fits", b"TFT" + bytes(100), b"T\0T" + bytes(100))
+    assert rows_of(tmp_path / "x.fits", 1000)[1]["good"].to_pylist() == [True, None, True]
+
+
+def test_tnull_of_an_ascii_table(tmp_path):
+    columns = [fits.Column("id", "I5", array=np.array([1, 777, 3]), null="777"),
+               fits.Column("x", "F8.2", array=np.array([1.5, 2.25, 3.5])),
+               fits.Column("flag", "I4", array=np.array([7, 888, 9]))]  # fmt: skip
+    hdu = fits.TableHDU.from_columns(columns)
+    hdu.header["TNULL3"] = "***"
+    hdu.writeto(tmp_path / "x.fits")
+    changed(tmp_path / "x.fits", b" 888", b" ***")
+    table = rows_of(tmp_path / "x.fits", 1000)[1]
+    assert table.to_pydict() == {"id": [1, None, 3], "x": [1.5, 2.25, 3.5], "flag": [7, None, 9]}
+
+
+@pytest.mark.parametrize("chunk", [20, 1000])
+def test_text_that_is_no_utf_8_is_read_as_latin_1(tmp_path, chunk):
+    names = np.array([b"plain", "G\xf6del".encode("latin-1"), "G\xf6del".encode(), b""])
+    lists = np.array([np.frombuffer(name, "S1") for name in names], object)
+    columns = [fits.Column("name", "8A", array=names), fits.Column("long", "PA()", array=lists)]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "x.fits")
+    table = pa.concat_tables(
+        table for part in open_sources(tmp_path / "x.fits", chunk=chunk).parts for table in part.read()
+    )
+    for name in ("name", "long"):
+        assert table[name].to_pylist() == ["plain", "G\xf6del", "G\xf6del", None]
+
+
 def test_units_ucds_and_descriptions(tmp_path):
     table = Table({"ra": [1.0], "id": MaskedColumn([1], description="what it is " * 20)})
     hdu = fits.table_to_hdu(table)

@@ -2,12 +2,15 @@
 
 import gzip
 import pickle
+import re
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from astropy.table import Column, MaskedColumn, Table
 
+from sciplat.config import settings
 from sciplat.errors import InputError
 from sciplat.ingest.sources import open_sources
 
@@ -128,7 +131,7 @@ def test_a_file_that_changes_after_it_was_opened(tmp_path):
     path = write(tmp_path, ["id", *map(str, range(1000))])
     found = open_sources(path, chunk=CHUNK)
     path.write_bytes(path.read_bytes().replace(b"7", b"x"))
-    with pytest.raises(InputError, match=r"x\.csv cannot be read"):
+    with pytest.raises(InputError, match=r"x\.csv changed while it was read"):
         [table for part in found.parts for table in part.read()]
 
 
@@ -157,6 +160,117 @@ def test_ecsv_keeps_types_units_descriptions_and_missing_values(tmp_path, delimi
     assert rows["good"].to_pylist() == [k % 2 == 0 for k in range(n)]
     assert rows["pair"].to_pylist() == [[2 * k, 2 * k + 1] for k in range(n)]
     assert rows["list"].to_pylist() == [list(range(k % 3)) for k in range(n)]
+
+
+def test_aliases_in_the_header_of_ecsv_are_refused(tmp_path):
+    bomb = ["# a0: &a0 [x, x]", *[f"# a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, 9)]]
+    lines = ["# %ECSV 1.0", "# ---", *bomb, "# datatype:", "# - {name: x, datatype: int64}", "x", "1"]
+    with pytest.raises(InputError, match=r"x\.ecsv cannot be read") as refused:
+        open_sources(write(tmp_path, lines, "x.ecsv"), chunk=CHUNK)
+    assert "alias" in refused.value.found
+
+
+@pytest.mark.parametrize("chunk", [CHUNK, 1 << 24])
+@pytest.mark.parametrize(("number", "other"), [("9007199254740993", "0.5"), ("18446744073709551615", "-1")])
+@pytest.mark.parametrize("at", [0, 700, 999])
+def test_identifiers_that_one_odd_value_would_round_are_refused(tmp_path, chunk, number, other, at):
+    lines = [f"{k},{number}" for k in range(1000)]
+    lines[at] = f"{at},{other}"
+    with pytest.raises(InputError, match="the column 'id' holds whole numbers that would lose digits") as refused:
+        open_sources(write(tmp_path, ["k,id", "", *lines]), chunk=chunk)
+    assert f"x.csv, line {3 if at else 4}: {number}" in refused.value.found
+    assert f"x.csv, line {at + 3}: {other}" in refused.value.found
+
+
+def test_large_numbers_that_a_float_holds_are_no_identifiers(tmp_path):
+    values = ["100000000000000000000", "-9007199254740994", "0.5", "1e300", "nan"]
+    found, table = rows_of(write(tmp_path, ["k,x", *[f"{k},{value}" for k, value in enumerate(values)]]))
+    assert found.schema.field("x").type == pa.float64()
+    assert table["x"].to_pylist()[:4] == [1e20, -9007199254740994.0, 0.5, 1e300]
+
+
+def test_what_is_found_does_not_depend_on_the_threads(tmp_path, monkeypatch):
+    path = write(tmp_path, ["id,x", *[f"{k},{k / 8 if k % 900 else k}" for k in range(5000)]])
+    ragged = write(tmp_path, ["id,x", *[f"{k},1" if k % 1000 else f"{k}" for k in range(1, 5000)]], "y.csv")
+    found = []
+    for threads in ("1", "7"):
+        monkeypatch.setenv("SCIPLAT_THREADS", threads)
+        settings.cache_clear()
+        with pytest.raises(InputError) as refused:
+            open_sources(ragged, chunk=CHUNK)
+        found.append((open_sources(path, chunk=CHUNK), refused.value.found))
+    settings.cache_clear()
+    assert found[0] == found[1]
+    assert found[0][1] == "line 1001: 1000"
+
+
+VIZIER = [
+    "#RESOURCE=yCat_1239", "#Name: I/239/hip_main", "#Column\t_RAJ2000\t(F10.6)\tRight ascension\t[ucd=pos.eq.ra]", "",
+    "_RAJ2000\tHIP\tVmag\tName", 'deg\t\tmag\t"h:m"', "----------\t------\t-----\t----",
+    "000.003797\t     1\t 9.10\tab  ", "000.004636\t     2\t     \t c  ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_table_of_vizier_has_comments_units_and_dashes(tmp_path, end):
+    found, table = rows_of(write(tmp_path, VIZIER, "x.tsv", end))
+    assert table.to_pydict() == {
+        "_RAJ2000": [0.003797, 0.004636], "HIP": [1, 2], "Vmag": [9.1, None], "Name": ["ab", "c"]
+    }  # fmt: skip
+    units = [(field.metadata or {}).get(b"unit") for field in found.schema]
+    assert units == [b"deg", None, b"mag", b"h:m"]
+    with pytest.raises(InputError, match="line of 1 values") as refused:
+        open_sources(write(tmp_path, [*VIZIER, "5"], "x.tsv", end), chunk=CHUNK)
+    assert refused.value.found == "line 10: 5"
+
+
+def test_comments_before_the_names(tmp_path):
+    for comments in (["# made by hand, on Monday"], ["#", "", "# a", "#b,c"]):
+        assert rows_of(write(tmp_path, [*comments, "id,x", "1,2"]))[1].to_pydict() == {"id": [1], "x": [2]}
+    assert rows_of(write(tmp_path, ["# made by hand", "# id,x", "1,2"]))[1].to_pydict() == {"id": [1], "x": [2]}
+    for lines in (["# made by hand", "1,2"], ["# made by hand"]):
+        with pytest.raises(InputError, match=r"x\.csv"):
+            open_sources(write(tmp_path, lines), chunk=CHUNK)
+
+
+@pytest.mark.parametrize(
+    ("name", "delimiter", "found", "hint"),
+    [("x.csv", ";", "';'", "commas"), ("x.csv", "\t", "tabs", ".tsv"), ("x.csv", "  ", "spaces", "commas"),
+     ("x.csv", "|", "'|'", "commas"), ("x.tsv", ",", "commas", ".csv"), ("x.tsv.gz", ";", "';'", "commas")],
+)  # fmt: skip
+def test_a_foreign_delimiter_is_named(tmp_path, name, delimiter, found, hint):
+    rows = ("ra", "dec"), ("1.5", "2,5" if ";" in delimiter else "2")
+    path = write(tmp_path, [delimiter.join(row) for row in rows], name)
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(InputError, match=re.escape(f"seem to be separated by {found}")) as refused:
+        open_sources(path, chunk=CHUNK)
+    assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize("header", ['id,"r', 'id,"ra', '"id'])
+def test_a_header_with_an_open_quote(tmp_path, header):
+    with pytest.raises(InputError, match="header with a line break within a name, or a quote") as refused:
+        open_sources(write(tmp_path, [header, 'a",dec', "1,2,3"]), chunk=CHUNK)
+    assert refused.value.found == header
+
+
+def test_a_line_without_end_costs_little_memory(tmp_path):
+    for head in (b"", b"a,b\n"):
+        with gzip.open(tmp_path / "x.csv.gz", "wb", 1) as file:
+            file.write(head)
+            for _ in range(50):
+                file.write(b"0" * (1 << 22))
+        tracemalloc.start()
+        with pytest.raises(InputError, match=r"header without a line end|line of more than 64 MiB"):
+            open_sources(tmp_path / "x.csv.gz", chunk=CHUNK)
+        assert tracemalloc.get_traced_memory()[1] < 250 << 20
+        tracemalloc.stop()
+
+
+def test_ecsv_under_another_name_keeps_its_types(tmp_path):
+    Table({"x": Column(np.array([1, 2], np.int16), unit="deg")}).write(tmp_path / "x.csv", format="ascii.ecsv")
+    assert rows_of(tmp_path / "x.csv")[0].schema == pa.schema([pa.field("x", pa.int16(), metadata={"unit": "deg"})])
 
 
 def test_an_object_in_the_header_of_ecsv_is_not_made(tmp_path):

@@ -157,6 +157,16 @@ def test_the_answer_of_a_service_that_failed_is_shown(tmp_path):
     assert refused.value.found == 'no column "dce"'
 
 
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_an_answer_that_is_cut_off_is_refused(tmp_path, where):
+    text = document(ROW.format(1, 2), **{where: '<INFO name="QUERY_STATUS" value="OVERFLOW"/>'})
+    with pytest.raises(InputError, match="an answer that is cut off") as refused:
+        open_sources(write(tmp_path, text), chunk=1000)
+    assert "MAXREC" in refused.value.hint
+    text = document(ROW.format(1, 2), before='<INFO name="QUERY_STATUS" value="OK"/>')
+    assert rows_of(write(tmp_path, text))[1].num_rows == 1
+
+
 def test_utf_16_is_refused(tmp_path):
     with pytest.raises(InputError, match="no VOTable that we read"):
         open_sources(write(tmp_path, document(), "utf-16"), chunk=1000)
