@@ -10,7 +10,6 @@ the space that it takes beside the store.
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -144,7 +143,8 @@ def ingest_and_report(files: str, url: str, memory: str) -> None:
     start = time.perf_counter()
     catalog = sciplat.ingest_catalog(files, url, rows_per_cell=1_000_000, memory=memory)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = 1024 * int(status["VmHWM"].split()[0])
     print(json.dumps({"seconds": round(seconds, 2), "peak_bytes": peak, "spilled": catalog.report["spilled"]}))
 
 

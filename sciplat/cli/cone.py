@@ -147,10 +147,13 @@ def _write_fits(table: "pa.Table", path: Path) -> None:
 
     from sciplat.lazy.exits import astropy_table
 
+    # astropy writes a missing truth value as true; FITS keeps numbers without a sign shifted, and what stands for a
+    # missing one is shifted by some readers and not by others
+    wider = {pa.bool_(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64()}
     for place, field in enumerate(table.schema):
-        if pa.types.is_boolean(field.type) and table[place].null_count:
-            # astropy writes a missing truth value as true; a number may be missing
-            table = table.set_column(place, field.with_type(pa.int16()), table[place].cast(pa.int16()))
+        if field.type in wider and table[place].null_count:
+            kind = wider[field.type]
+            table = table.set_column(place, field.with_type(kind), table[place].cast(kind))
     astropy_table(table).write(path, format="fits")
 
 

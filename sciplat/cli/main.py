@@ -28,7 +28,8 @@ class _Group(click.Group):
         except BrokenPipeError:
             raise  # who reads the output has seen enough: click ends quietly
         except OSError as error:
-            click.echo(f"error: {error}", err=True)
+            told = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+            click.echo(f"error: {told}", err=True)
             sys.exit(1)
 
 

@@ -14,6 +14,7 @@ from sciplat.io.publish import check_absent, read_manifest, version_numbers
 from sciplat.io.staging import staging_areas
 from sciplat.io.storage import Storage, open_storage
 from sciplat.lazy.catalog import Catalog
+from sciplat.lazy.open import open_store
 from sciplat.sky.motion import Errors, Motion
 from sciplat.tasks.budget import plan_budget
 from sciplat.tasks.workers import open_workers
@@ -129,7 +130,12 @@ def _parent(storage: Storage, mode: str) -> CatalogStore | None:
         If that cannot be, before anything long is read.
     """
     if mode == "append":
-        parent = CatalogStore(storage, read_manifest(storage))
+        parent = open_store(storage)
+        if not parent.has_digests:
+            raise ArgumentError(
+                f"{storage.url} is a HATS catalog of another program: rows are added to sciplat's stores only",
+                hint="sciplat.open_catalog(url).write(new_url) makes a store of it; add the rows there",
+            )
         if parent.manifest.properties["kind"] == "images":
             raise ArgumentError(f"{storage.url} is the table of an image store", hint="sciplat ingest images")
         return parent

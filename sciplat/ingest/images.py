@@ -16,6 +16,7 @@ import pyarrow as pa
 from sciplat.errors import ArgumentError, SciplatError
 from sciplat.ingest.fits_image import Source, file_sha256, read_planes
 from sciplat.ingest.plan import FINEST_ORDER, Refused, Slot, check_any, default_order, plan_images, plan_slots
+from sciplat.ingest.properties import citations
 from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.io.image_store import (
@@ -91,7 +92,7 @@ def ingest_images(
     cell_order = default_order(images) if order is None else int(order)
     write_id = new_write_id()
     slots = plan_slots(images, cell_order, write_id)
-    properties = {"order": cell_order, "profile": profile, "citations": [citation] if citation else []}
+    properties = {"order": cell_order, "profile": profile, "citations": citations(citation)}
     try:
         return _write(storage, slots, refused, properties, bad)
     except BaseException:  # Ctrl-C as well: an unfinished store is no use to anybody

@@ -149,6 +149,7 @@ class Ingest:
         ra, dec = self.properties["position"]
         sort = SortPart(Spill(staging), columns, (ra, dec), self.skip_bad, self.budget.chunk, allowance)
         found = sort_parts(self.sources.parts, sort)
+        self.sources.check_unchanged()
         if found.rows == 0 and found.skipped:
             raise PositionError("no row has a position on the sphere", found=f"{found.skipped:,} rows without")
         if found.rows == 0:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from sciplat.errors import ColumnError, PositionError
+from sciplat.errors import ArgumentError, ColumnError, PositionError
 from sciplat.sky.column import shown_names, unit_of
 
 _RA_NAMES = (
@@ -49,12 +49,18 @@ def position_columns(schema: pa.Schema, ra: str | None, dec: str | None, frame: 
         If there are none.
     PositionError
         If they do not hold degrees as numbers.
+    ArgumentError
+        If both are one column.
     """
     usual = _GALACTIC_NAMES if frame == "galactic" else ((), ())
-    return (
-        _find(schema, ra, (*usual[0], *_RA_NAMES), "ra"),
-        _find(schema, dec, (*usual[1], *_DEC_NAMES), "dec"),
-    )
+    found = _find(schema, ra, (*usual[0], *_RA_NAMES), "ra"), _find(schema, dec, (*usual[1], *_DEC_NAMES), "dec")
+    if found[0] == found[1]:
+        raise ArgumentError(
+            f"the column {found[0]!r} is taken for ra and for dec",
+            found=shown_names(schema.names),
+            hint='name both: ra="...", dec="..."',
+        )
+    return found
 
 
 def _find(schema: pa.Schema, named: str | None, usual: Sequence[str], what: str) -> str:

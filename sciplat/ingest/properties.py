@@ -43,9 +43,7 @@ class Said:
             raise ArgumentError("rows_per_cell is a positive whole number", found=repr(rows))
         if self.frame not in (None, *FRAMES):
             raise ArgumentError(f"the frame {self.frame!r} is unknown", hint=", ".join(FRAMES))
-        cited: object = self.citation
-        if cited is not None and not isinstance(cited, str):
-            raise ArgumentError("the citation is no text", found=repr(cited), hint='citation="Author et al. 2024, ..."')
+        citations(self.citation)
 
     def measured(self, schema: pa.Schema) -> dict[str, Any]:
         """Return what is said of epoch, motion and errors, with the units of the columns."""
@@ -54,6 +52,19 @@ class Said:
             "motion": motion_properties(self.motion, schema) if self.motion else None,
             "errors": errors_properties(self.errors, schema) if self.errors else None,
         }
+
+
+def citations(citation: object) -> list[str]:
+    """Return how a store is cited: as the user says, or not at all.
+
+    Raises
+    ------
+    ArgumentError
+        If it is no text.
+    """
+    if citation is not None and not isinstance(citation, str):
+        raise ArgumentError("the citation is no text", found=repr(citation), hint='citation="Author et al. 2024, ..."')
+    return [citation] if citation else []
 
 
 def new_properties(schema: pa.Schema, said: Said) -> dict[str, Any]:
@@ -73,7 +84,7 @@ def new_properties(schema: pa.Schema, said: Said) -> dict[str, Any]:
         "frame": frame,
         "epoch": measured.pop("epoch"),
         "rows_per_cell": int(said.rows_per_cell or _ROWS_PER_CELL),
-        "citations": [said.citation] if said.citation else [],
+        "citations": citations(said.citation),
         **{name: columns for name, columns in measured.items() if columns},
     }
 
@@ -107,7 +118,7 @@ def added_properties(schema: pa.Schema, said: Said, parent: CatalogStore) -> dic
     for field in ours:
         _check_fits(field, schema.field(field.name))
     kept = {name: value for name, value in known.items() if name not in ("report", "fingerprint")}
-    return kept | {"citations": list(dict.fromkeys([*known["citations"], *([cited] if cited else [])]))}
+    return kept | {"citations": list(dict.fromkeys([*known["citations"], *citations(cited)]))}
 
 
 def _check_fits(ours: pa.Field, theirs: pa.Field) -> None:

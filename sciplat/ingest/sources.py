@@ -146,8 +146,9 @@ def open_sources(sources: Source | Iterable[Source], *, chunk: int) -> Sources:
     Parameters
     ----------
     sources : path, pattern, folder, pyarrow.Table, pandas.DataFrame, astropy Table, or any number of these
-        A path may be written as file:///path. Files are Parquet, CSV, TSV or ECSV (also .gz and .zst), FITS or VOTable (also .gz) or Arrow; a folder stands
+        Files are Parquet, CSV, TSV or ECSV (also .gz and .zst), FITS or VOTable (also .gz) or Arrow; a folder stands
         for all such files in it, a FITS file or VOTable for its first table. Text is read through once for its types.
+        A path may be written as file:///path.
     chunk : int
         About how many bytes of memory a part of the rows may take.
 

@@ -227,7 +227,10 @@ def open_storage(url: "str | os.PathLike[str]", options: Mapping[str, Any] | Non
         If the URL's protocol is unknown, or is one that chains several file systems, or the URL holds a secret: URLs
         are logged and recorded.
     """
-    text = os.fspath(url)
+    given: object = url  # callers are not all checked for types
+    text = os.fspath(url) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(text, str):
+        raise ArgumentError("a URL is a text or a path", found=repr(url), hint="a path, s3://, https:// or memory://")
     if not text or "\0" in text:
         raise ArgumentError(f"{text!r} is no URL", hint="a path, s3://, https:// or memory://")
     if "::" in text:

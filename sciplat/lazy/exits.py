@@ -3,10 +3,11 @@
 import importlib
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sciplat.errors import ArgumentError, MissingDependency
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_NULLABLE = ("boolean", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
 _COUNT = "count()"
+_INT64_MAX = 2**63 - 1
 _PLOT_ORDER = 5  # pixels of 1.8 degrees
 _PLOT_ORDERS = (7, 6, 5, 4)  # finer pixels are hardly larger than the dots of the picture
 _ENOUGH_ROWS = 10  # in a pixel, so that the picture shows more than noise
@@ -79,9 +82,13 @@ class Exits:
     """The ways out of a catalog: part of `Catalog`."""
 
     def to_pandas(self: Exitable) -> "pd.DataFrame":
-        """Run the plan and return a pandas DataFrame."""
-        frame: pd.DataFrame = self.compute().to_pandas()
-        return frame
+        """Run the plan and return a pandas DataFrame.
+
+        Whole numbers and truth values are of numpy's types, or of pandas' nullable ones (Int64, boolean) in columns
+        where some are missing.
+        """
+        table = self.compute()
+        return _frame(table, {field.name for field in table.schema if table[field.name].null_count})
 
     def to_astropy(self: Exitable) -> "Table":
         """Run the plan and return an astropy Table with units and descriptions; missing values are masked."""
@@ -91,8 +98,8 @@ class Exits:
         """Return a Dask DataFrame with one partition for each cell; nothing is read yet.
 
         Its index is `_healpix_29` with known divisions, so that Dask finds a part of the sky without looking at the
-        others. The other columns have the types that ``.to_pandas()`` gives; as there, whole numbers with missing
-        values become floats, in the partitions where some are missing.
+        others. Whole numbers and truth values are of pandas' nullable types (Int64, boolean), whether or not some are
+        missing, which nobody knows before they are read; the index is int64.
 
         Raises
         ------
@@ -107,7 +114,7 @@ class Exits:
             raise MissingDependency(
                 "Dask's data frames need pandas", found=str(error), hint="pip install 'sciplat[pandas]'"
             ) from None
-        cells, empty = list(self.node.cells), _frame(self.schema.empty_table())
+        cells, empty = list(self.node.cells), _partition(self.schema.empty_table())
         if not cells:
             return dd.from_pandas(empty, npartitions=1)
         divisions = [*(cell.start for cell in cells), cells[-1].stop]
@@ -165,9 +172,14 @@ class Exits:
         ------
         MissingDependency
             If matplotlib is not installed.
+        ArgumentError
+            If the order is no integer from 0 to 29, `what` is unknown, or `ax` are no such axes.
         """
         from sciplat.plot.sky_map import healpix_map
 
+        if ax is not None and not hasattr(ax, "name"):  # the projection is looked at when it is drawn
+            hint = 'figure.add_subplot(projection="mollweide")'
+            raise ArgumentError("ax takes axes of matplotlib", found=repr(ax), hint=hint)
         draw = partial(healpix_map, frame=self.properties.get("frame") or "icrs", axes=ax)
         name = "" if self.store is None else f"{store_name(self.store.storage)}: "
         if what != _COUNT:
@@ -182,12 +194,26 @@ class Exits:
 
 
 def _run(task: Task) -> "pd.DataFrame":
-    return _frame(task.run())
+    return _partition(task.run())
 
 
-def _frame(table: pa.Table) -> "pd.DataFrame":
-    frame: pd.DataFrame = table.to_pandas().set_index(HEALPIX_COLUMN)
-    return frame
+def _partition(table: pa.Table) -> "pd.DataFrame":
+    return _frame(table, set(table.schema.names) - {HEALPIX_COLUMN}).set_index(HEALPIX_COLUMN)
+
+
+def _frame(table: pa.Table, nullable: set[str]) -> "pd.DataFrame":
+    """Return a DataFrame with pandas' nullable types where they are asked for and one is needed.
+
+    Missing integers would make floats of the others, which have 53 bits.
+    """
+    import pandas as pd
+
+    kinds = {pa.type_for_alias(kind.lower()): pd.api.types.pandas_dtype(kind) for kind in _NULLABLE}
+    chosen = [field.name for field in table.schema if field.name in nullable and field.type in kinds]
+    plain = table.drop_columns(chosen).to_pandas()
+    if not chosen:
+        return cast("pd.DataFrame", plain)
+    return pd.concat([plain, table.select(chosen).to_pandas(types_mapper=kinds.get)], axis=1)[table.schema.names]
 
 
 def _labelled(what: str, schema: pa.Schema) -> str:
@@ -202,8 +228,9 @@ def _labelled(what: str, schema: pa.Schema) -> str:
 def _counts(catalog: Exitable, order: int | None) -> NDArray[np.int64]:
     """Return the rows in each pixel; of a store its sky map tells."""
     wanted = MAP_ORDER if order is None else order
-    if catalog.store is None or wanted > MAP_ORDER or not catalog.store.manifest.number:
-        return np.asarray(catalog.sky_map(wanted, _COUNT))
+    is_coarse = type(wanted) is int and 0 <= wanted <= MAP_ORDER
+    if catalog.store is None or not is_coarse or not catalog.store.manifest.number:
+        return np.asarray(catalog.sky_map(wanted, _COUNT))  # which refuses what is no order
     return _coarser(catalog.store.sky_map, MAP_ORDER - wanted)
 
 
@@ -235,11 +262,15 @@ def astropy_table(table: pa.Table) -> "Table":
 def _astropy_column(column: pa.ChunkedArray, field: pa.Field) -> "MaskedColumn":
     from astropy.table import MaskedColumn
 
+    filler = None
     if pa.types.is_float16(field.type):
         column = column.cast(pa.float32())  # numpy's masked arrays fill with 1e20
-    if _has_filler(field.type):
-        filler = pa.scalar(0).cast(column.type)
-        values = np.asarray(column.fill_null(filler))
+    elif pa.types.is_integer(field.type):
+        column, filler = _with_filler(column)
+    if filler is not None:
+        values = np.asarray(column.fill_null(pa.scalar(filler, column.type)))
+    elif _has_filler(field.type):
+        values = np.asarray(column.fill_null(pa.scalar(0).cast(column.type)))
     elif pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
         values = np.array(column.fill_null("").to_pylist(), dtype=str)
     else:
@@ -249,9 +280,32 @@ def _astropy_column(column: pa.ChunkedArray, field: pa.Field) -> "MaskedColumn":
         values,
         name=field.name,
         mask=np.asarray(column.is_null()),
+        fill_value=filler,
         unit=unit_of(field) or None,
         description=(field.metadata or {}).get(b"description", b"").decode(errors="replace") or None,
     )
+
+
+def _with_filler(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
+    """Return integers and one that does not occur among them, in a wider type where all do.
+
+    FITS has no mask: what is missing there is a number that stands for nothing else, and it has no int8.
+    """
+    if pa.types.is_int8(column.type):
+        column = column.cast(pa.int16())
+    limits = np.iinfo(column.type.to_pandas_dtype())
+    least, most = int(limits.min), min(int(limits.max), _INT64_MAX)  # astropy takes no larger one
+    span = pc.min_max(column).as_py()
+    if span["min"] is None or span["min"] > least:
+        return column, least
+    if span["max"] < most:
+        return column, most
+    values = np.unique(np.asarray(column.drop_null()))
+    gaps = np.flatnonzero(values[1:] != values[:-1] + 1)
+    if len(gaps):
+        return column, int(values[gaps[0]]) + 1
+    wider = pa.int16() if limits.bits == 8 else pa.int32() if limits.bits == 16 else pa.int64()
+    return _with_filler(column.cast(wider))
 
 
 def _has_filler(kind: pa.DataType) -> bool:

@@ -1,5 +1,6 @@
 """What a plan is made of: nodes that answer schema, cells and tasks. Nothing runs here."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -68,6 +69,17 @@ class Node(Protocol):
 
 
 @dataclass(frozen=True)
+class _Width:
+    """Bytes of a row in a store: what is read of it, its widest column, and all; texts and lists by a guess."""
+
+    read: float  # without texts and lists
+    widest: float
+    is_varied: bool  # whether texts or lists are read
+    stored: float
+    stored_varied: float
+
+
+@dataclass(frozen=True)
 class Scan:
     """Read a catalog store.
 
@@ -130,10 +142,11 @@ class Scan:
         rows = min(float(self.rows_in(inside).sum()), file.rows)
         # a row group of another writer may be a whole cell
         read = min(file.rows, rows + 2 * len(inside) * ROW_GROUP) if self.store.has_digests else file.rows
-        width = self._row_bytes(file)
-        share = read / file.rows * width / max(_whole_row_bytes(self.store.schema, file), 1)
+        varied = self._varied_bytes(file)
+        width = self._width.read + varied
+        share = read / file.rows * width / max(self._stored_bytes(file), 1)
         # columns are read one after the other: the rows that are kept, and one column that is being decoded
-        memory = rows * width + (2 * self._widest(file) + _INDEX_BYTES) * read
+        memory = rows * width + (2 * max(self._width.widest, varied) + _INDEX_BYTES) * read
         seconds = rate.open + rate.scan * read * width
         return Cost(
             read=file.size * share,
@@ -153,27 +166,33 @@ class Scan:
         return {"op": "scan", **where, "citation": citation, "columns": list(self.columns)}
 
     @cached_property
-    def _read(self) -> list[pa.Field]:
-        """The chosen columns, with the index that is always read."""
-        return [self.store.schema.field(name) for name in dict.fromkeys([*self.columns, HEALPIX_COLUMN])]
+    def _width(self) -> _Width:
+        """Bytes of a row, once for all cells: tables have hundreds of columns."""
+        # the index is always read
+        read = [self.store.schema.field(name) for name in dict.fromkeys([*self.columns, HEALPIX_COLUMN])]
+        return _Width(
+            read=row_bytes(field for field in read if not _is_varied(field)),
+            widest=max(row_bytes([field]) for field in read),
+            is_varied=any(map(_is_varied, read)),
+            stored=row_bytes(self.store.schema),
+            stored_varied=row_bytes(filter(_is_varied, self.store.schema)),
+        )
 
-    def _row_bytes(self, file: FileEntry) -> float:
-        return row_bytes(field for field in self._read if not _is_varied(field)) + self._varied_bytes(file)
-
-    def _widest(self, file: FileEntry) -> float:
-        """Return the bytes of a row in the widest column."""
-        return max(*(row_bytes([field]) for field in self._read), self._varied_bytes(file))
+    def _stored_bytes(self, file: FileEntry) -> float:
+        return file.memory / file.rows if file.memory else self._width.stored
 
     def _varied_bytes(self, file: FileEntry) -> float:
+        """Return the bytes of all texts and lists of a row, as the file's writer found them, if any is read."""
         # how they are spread over texts and lists is not known: all of them count for each
-        return _varied_row_bytes(self.store.schema, file) if _varied(self._read) else 0.0
+        fixed = self._width.stored - self._width.stored_varied
+        return self._stored_bytes(file) - fixed if self._width.is_varied else 0.0
 
     def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
         """Return the expected rows by the store's density."""
         return self.store.expected_rows(ranges)
 
     def _file(self, cell: Cell) -> FileEntry:
-        return self.store.entries[int(np.searchsorted(self._starts, cell.start, side="right")) - 1].file
+        return self.store.entries[bisect_right(self._starts, cell.start) - 1].file
 
 
 @dataclass(frozen=True)
@@ -296,11 +315,16 @@ class Select(OverOne):
     def cost(self, cell: Cell) -> Cost:
         """Return the inner cost; the other columns are held until the inner task ends."""
         inner = self.inner.cost(cell)
-        if not _varied(self.schema):
-            return replace(inner, size=inner.rows * row_bytes(self.schema))
+        kept, dropped = self._widths
         # how the rest is spread over texts and lists is not known: all of it counts for each
-        dropped = [f for f in self.inner.schema if f.name not in self.schema.names and not _is_varied(f)]
-        return replace(inner, size=max(inner.size - inner.rows * row_bytes(dropped), 0.0))
+        size = max(inner.size - inner.rows * dropped, 0.0) if kept is None else inner.rows * kept
+        return replace(inner, size=size)
+
+    @cached_property
+    def _widths(self) -> tuple[float | None, float]:
+        """Bytes of a row in the chosen columns, None with texts or lists among them, and in the other numbers."""
+        dropped = [f for f in self.inner.schema if f.name not in self.columns and not _is_varied(f)]
+        return None if any(map(_is_varied, self.schema)) else row_bytes(self.schema), row_bytes(dropped)
 
     def describe(self) -> Record:
         """Return the columns."""
@@ -371,17 +395,3 @@ def row_bytes(fields: Iterable[pa.Field]) -> float:
 
 def _is_varied(field: pa.Field) -> bool:
     return not pa.types.is_primitive(field.type)
-
-
-def _varied(fields: Iterable[pa.Field]) -> list[pa.Field]:
-    return [field for field in fields if _is_varied(field)]
-
-
-def _varied_row_bytes(schema: pa.Schema, file: FileEntry) -> float:
-    """Return the bytes of all texts and lists of a row, as the file's writer found them."""
-    fixed = row_bytes(field for field in schema if not _is_varied(field))
-    return file.memory / file.rows - fixed if file.memory else _VARIED_BYTES * len(_varied(schema))
-
-
-def _whole_row_bytes(schema: pa.Schema, file: FileEntry) -> float:
-    return file.memory / file.rows if file.memory else row_bytes(schema)

@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sciplat.errors import ArgumentError, StoreNotFound
+from sciplat.io.catalog_store import CatalogStore
 from sciplat.io.foreign import open_any_catalog
 from sciplat.io.hats import COLLECTION
 from sciplat.io.image_store import TABLE
@@ -60,13 +61,23 @@ def open_catalog(
     given: object = columns  # callers are not all checked for types
     if given is not None and not isinstance(given, list | tuple):
         raise ArgumentError("columns is a list of names", found=repr(columns), hint='columns=["ra", "dec", "mag"]')
-    try:
-        store = open_any_catalog(storage, version)
-    except StoreNotFound as error:
-        raise _absence(storage, error) from None
-    catalog = Catalog.of_store(store)
+    catalog = Catalog.of_store(open_store(storage, version))
     catalog = catalog if columns is None else catalog.select(*columns)
     return catalog if region is None else catalog.within(region)
+
+
+def open_store(storage: Storage, version: int | None = None) -> CatalogStore:
+    """Return the catalog at a place, or say what stands there instead.
+
+    Raises
+    ------
+    ArgumentError, StoreNotFound, StoreCorrupt, InputError, StorageError
+        As `open_catalog`.
+    """
+    try:
+        return open_any_catalog(storage, version)
+    except StoreNotFound as error:
+        raise _absence(storage, error) from None
 
 
 def _absence(storage: Storage, error: StoreNotFound) -> ArgumentError | StoreNotFound:

@@ -96,10 +96,10 @@ def healpix_map(
     order = _order(pixels)
     if axes is None:
         axes = new_figure(9.0, 5.6).add_subplot(projection="mollweide")
-    elif axes.name != "mollweide":
+    elif getattr(axes, "name", None) != "mollweide":
         raise ArgumentError(
             "the whole sky needs axes of Mollweide's projection",
-            found=axes.name,
+            found=str(getattr(axes, "name", repr(axes))),
             hint='figure.add_subplot(projection="mollweide")',
         )
     _draw_raster(axes, pixels, order, label)

@@ -29,12 +29,20 @@ class Motion:
         mas where the column has no unit.
     rv : str, optional
         Radial velocity, away from us positive; km/s where the column has no unit.
+
+    Raises
+    ------
+    ArgumentError
+        If one column is named for two of them.
     """
 
     pmra: str
     pmdec: str
     parallax: str | None = None
     rv: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_once("Motion", asdict(self))
 
 
 @dataclass(frozen=True)
@@ -48,11 +56,19 @@ class Errors:
         the column has no unit.
     corr : str, optional
         Correlation of the two, -1 to 1.
+
+    Raises
+    ------
+    ArgumentError
+        If one column is named for two of them.
     """
 
     ra: str
     dec: str
     corr: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_once("Errors", asdict(self))
 
 
 def motion_properties(motion: Motion, schema: pa.Schema) -> dict[str, ColumnProperty]:
@@ -133,6 +149,14 @@ def epoch_property(epoch: str | None, schema: pa.Schema) -> str | ColumnProperty
     if unit not in _EPOCH_UNITS:
         raise ArgumentError(f"the epoch column {epoch!r} is in {unit}", hint="years (yr), or days (d) for an MJD")
     return {"column": epoch, "unit": unit}
+
+
+def _check_once(what: str, names: dict[str, str | None]) -> None:
+    """Refuse a column that is named for two things."""
+    given = [name for name in names.values() if name is not None]
+    if twice := [name for name in given if given.count(name) > 1]:
+        told = ", ".join(f"{key}={name!r}" for key, name in names.items() if name == twice[0])
+        raise ArgumentError(f"{what}: the column {twice[0]!r} is named for two things", found=told)
 
 
 def _properties(

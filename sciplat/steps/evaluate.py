@@ -6,7 +6,8 @@
   integers by zero it is null. `round` goes away from zero at a half. Angles are radians.
 - Integers are computed with 64 bits, and what does not fit is an error; with a float, or of uint64 and another integer,
   float64 comes out. Two float32 give float32, but a float32 and a literal give float64.
-- Integers are compared exactly with literals of their type, 1e18 too, else as float64; so is float32.
+- Integers are compared exactly with literals, however large, columns of integers with floats as float64; so is float32.
+- A text beside dates or times is one of them, in ISO 8601: see `moment.py`.
 """
 
 import math
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 
 from sciplat.errors import ArgumentError, ColumnError
 from sciplat.steps.expression import COMPARISONS, Call, Column, Expression, Literal
+from sciplat.steps.moment import timed, wide_scalar
 
 Datum = Any  # pyarrow's Array, ChunkedArray, or Scalar for all rows alike
 _NULL, _TRUTH, _NUMBER, _TEXT = "null", "a truth value", "a number", "text"
@@ -82,9 +84,7 @@ def _value(expression: Expression, table: pa.Table) -> Datum:
 
 
 def _scalar(value: Any) -> pa.Scalar:
-    if not isinstance(value, int) or -_INT64_END <= value < _INT64_END:
-        return pa.scalar(value)
-    return pa.scalar(value, pa.uint64()) if 0 < value < _UINT64_END else pa.scalar(float(value))
+    return wide_scalar(value) if isinstance(value, int) and not isinstance(value, bool) else pa.scalar(value)
 
 
 def _column(name: str, table: pa.Table) -> pa.ChunkedArray:
@@ -188,23 +188,43 @@ def _truths(*operands: Datum) -> list[Datum]:
 
 def _compared(kernel: Callable[..., Datum]) -> Callable[[list[Datum]], Datum]:
     def compare(operands: list[Datum]) -> Datum:
-        one, other = operands
+        one, other = timed(operands)
+        if place := _beyond(one, other) - _beyond(other, one):
+            rows = other if isinstance(one, pa.Scalar) else one
+            return pc.if_else(pc.is_valid(rows), kernel(pa.scalar(place), pa.scalar(0)), pa.scalar(None, pa.bool_()))
         return kernel(*_alike(_whole(one, other), _whole(other, one)))
 
     return compare
 
 
+def _beyond(number: Datum, other: Datum) -> int:
+    """Return 1 for a literal above all that other integers can be, -1 for one below, else 0."""
+    if not _is_literal(number) or not pa.types.is_integer(other.type):
+        return 0
+    low, end = _span(other.type)
+    return int(number.as_py() >= end) - int(number.as_py() < low)
+
+
+def _is_literal(number: Datum) -> bool:
+    return isinstance(number, pa.Scalar) and number.is_valid and _kind(number.type) == _NUMBER
+
+
+def _span(kind: pa.DataType) -> tuple[int, int]:
+    """Return the first integer of a type as it is computed with, and the first beyond."""
+    return (0, _UINT64_END) if pa.types.is_uint64(kind) else (-_INT64_END, _INT64_END)
+
+
 def _whole(number: Datum, other: Datum) -> Datum:
     """Return a literal like 1e18 as an integer where it meets integers: they need not be floats of 53 bits then."""
-    if not isinstance(number, pa.Scalar) or not (pa.types.is_floating(number.type) and pa.types.is_integer(other.type)):
+    if not _is_literal(number) or not (pa.types.is_floating(number.type) and pa.types.is_integer(other.type)):
         return number
-    values = _within_type([number.as_py()], pa.int64())
-    return pa.scalar(values[0], pa.int64()) if values else number
+    values = _within_type([number.as_py()], other.type)
+    return wide_scalar(values[0]) if values else number
 
 
 def _within_type(values: list[Any], kind: pa.DataType) -> list[int]:
     """Return those of some numbers that are integers of a type."""
-    low, end = (0, _UINT64_END) if pa.types.is_uint64(kind) else (-_INT64_END, _INT64_END)
+    low, end = _span(kind)
     return [int(v) for v in values if v is not None and math.isfinite(v) and v == int(v) and low <= v < end]
 
 
@@ -230,7 +250,7 @@ def _remainder(dividend: Datum, divisor: Datum) -> Datum:
 
 
 def _is_in(operands: list[Datum]) -> Datum:
-    value, *items = operands
+    value, *items = operands = timed(operands)
     kind, unknown = _checked(operands), pa.scalar(None, pa.bool_())
     if pa.types.is_null(value.type):
         return unknown
@@ -330,6 +350,6 @@ _KERNELS: dict[str, Callable[[list[Datum]], Datum]] = {
 }
 _USES = {
     **dict.fromkeys(("and", "or", "not"), "comparisons: mag > 5"),
-    **dict.fromkeys((*COMPARISONS, "in"), "numbers with numbers, texts in single quotes with texts"),
+    **dict.fromkeys((*COMPARISONS, "in"), "numbers with numbers, texts in single quotes with texts or dates"),
     **dict.fromkeys(("like", "ilike"), "a column of texts and a pattern in single quotes: name like 'NGC%'"),
 }

@@ -16,7 +16,7 @@ COMPARISONS = ("=", "<>", "<", "<=", ">", ">=")
 _BINDING = {"or": 1, "and": 2, "not": 3, "+": 5, "-": 5, "*": 6, "/": 6, "%": 6, "negate": 7}
 _BINDING |= dict.fromkeys((*COMPARISONS, "in", "is null", "like", "ilike"), 4)
 _MIRRORED = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_INT64_END = 2**63
+_INT64_START = -(2**63)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _span(value: Value) -> list[tuple[Any, Any]]:
     """Return an interval that holds a value however it is compared, if there is one: integers meet floats as floats."""
     if isinstance(value, str):
         return [(value, value)]
-    if value is None or isinstance(value, bool) or abs(value) >= _INT64_END:
+    if value is None or isinstance(value, bool) or value < _INT64_START:  # such an integer becomes another float
         return []
     return [(min(value, float(value)), max(value, float(value)))]
 

@@ -230,7 +230,7 @@ def _check_rows(run: Run[int], done: DoneCells, staging: Staging) -> None:
     raise ArgumentError(
         "the result is empty, nothing was written",
         found=f"{len(run.work):,} cells without a row",
-        hint="check with .explain() that the inputs meet on the sky",
+        hint="look at the conditions and the region, and with .explain() whether the inputs meet on the sky",
     )
 
 

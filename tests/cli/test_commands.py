@@ -158,6 +158,14 @@ def test_a_reader_that_has_seen_enough(stores):
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_what_the_system_refuses_is_said_in_words(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    shown = run("status", tmp_path / "loop")
+    assert shown.exit_code in (1, 2)
+    assert "symbolic links" in shown.stderr
+    assert "Errno" not in shown.stderr
+
+
 def test_looking_at_images(stores):
     shown = run("info", stores / "images").output
     assert f"{SIZE} x {SIZE}" in shown

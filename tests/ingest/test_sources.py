@@ -328,43 +328,6 @@ def test_a_file_that_changes_before_it_is_read(same):
                 read()
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet", "fits", "vot", "arrow"])
-def test_a_file_that_changes_while_it_is_read(tmp_path, kind):
-    rows = {"id": np.arange(5000), "ra": np.arange(5000) / 8}
-    first = Table(rows)
-    second = Table(rows | {"ra": np.arange(5000) / 4 + 0.125})
-    for name, table in ((f"x.{kind}", first), (f"y.{kind}", second)):
-        if kind == "csv":
-            table.write(tmp_path / name, format="ascii.csv")
-        elif kind in ("parquet", "arrow"):
-            plain = pa.table({key: np.asarray(table[key]) for key in table.colnames})
-            pq.write_table(plain, tmp_path / name, row_group_size=1000) if kind == "parquet" else arrow(
-                tmp_path / name, pa.ipc.new_file, plain.slice(0, 100)
-            )
-        else:
-            table.write(tmp_path / name, format={"vot": "votable"}.get(kind))
-    part = open_sources(tmp_path / f"x.{kind}", chunk=1 << 20).parts[0]
-    reading = part.read()
-    next(reading)
-    with (tmp_path / f"x.{kind}").open("r+b") as file:  # in place, as a slow copy does
-        file.write((tmp_path / f"y.{kind}").read_bytes())
-    os.utime(tmp_path / f"x.{kind}", ns=(1, 1))
-    with pytest.raises(InputError, match=f"x.{kind} changed while it was read"):
-        list(reading)
-
-
-def test_text_that_ends_before_its_part_does_is_an_error(tmp_path):
-    path = write(tmp_path / "x.csv", TEXT)
-    (part,) = open_sources(path, chunk=CHUNK).parts
-    state = path.stat()
-    cut(path, TEXT.index(b"3,30"))
-    with pytest.raises(EOFError):  # the slice alone, which does not know the file's size
-        list(part.rows.read(part.schema, CHUNK))
-    os.utime(path, ns=(state.st_mtime_ns, state.st_mtime_ns))
-    with pytest.raises(InputError, match=r"x\.csv changed while it was read"):
-        list(part.read())
-
-
 def test_a_file_given_twice_is_refused_under_any_name(tmp_path):
     path = write(tmp_path / "x.csv", TEXT)
     (tmp_path / "links").mkdir()
@@ -390,38 +353,6 @@ def test_units_that_mean_degrees_are_the_same_unit():
     assert not is_same_unit("mW", "MW")
     assert not is_degrees("rad")
     assert not is_degrees("")
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "places"),
-    [
-        ("9007199254740993", "0.5", ["x.csv, line 2: 9007199254740993", "y.csv, line 2: 0.5"]),
-        ("-1", "18446744073709551615", ["y.csv, line 2: 18446744073709551615", "x.csv, line 2: -1"]),
-    ],
-)
-def test_whole_numbers_of_text_are_never_rounded_over_files(tmp_path, first, second, places):
-    files = [write(tmp_path / name, f"id,b\n{text},1\n".encode())
-             for name, text in (("x.csv", first), ("y.csv", second))]  # fmt: skip
-    for path in files:
-        read_sources(path)
-    with pytest.raises(InputError, match="the column 'id' holds whole numbers that would lose digits") as refused:
-        open_sources(files, chunk=CHUNK)
-    assert all(place in refused.value.found for place in places)
-    assert refused.value.hint
-
-
-def test_whole_numbers_of_text_are_not_rounded_to_what_another_source_states(tmp_path):
-    path = write(tmp_path / "x.csv", b"id\n1\n9007199254740993\n")
-    with pytest.raises(InputError, match="'id' holds whole numbers that would lose digits") as refused:
-        open_sources([pa.table({"id": [0.5]}), path], chunk=CHUNK)
-    assert refused.value.found == f"{path}, line 3: 9007199254740993 and double in table 1 in memory"
-
-
-def test_hexadecimal_numbers_beside_fractions_are_text_in_one_file_or_two(tmp_path):
-    files = [write(tmp_path / "x.csv", b"id,b\n0x10,1\n"), write(tmp_path / "y.csv", b"id,b\n1.5,2\n")]
-    assert read_sources(files[0])["id"].to_pylist() == [16]
-    assert read_sources(files)["id"].to_pylist() == ["0x10", "1.5"]
-    assert read_sources(write(tmp_path / "z.csv", b"id,b\n0x10,1\n1.5,2\n"))["id"].to_pylist() == ["0x10", "1.5"]
 
 
 def test_a_recursive_pattern_reads_folders_of_a_partitioned_table(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from astropy.table import Table
 
 import sciplat
 from sciplat import Cone
@@ -82,20 +83,70 @@ def test_an_astropy_table_has_texts_units_and_masks(catalog):
     assert table["visits"].mask.sum() == rows["visits"].null_count
 
 
+INTEGERS = [getattr(pa, f"{sign}int{bits}")() for sign in ("", "u") for bits in (8, 16, 32, 64)]
+ENDS = {kind: (np.iinfo(str(kind)).min, np.iinfo(str(kind)).max) for kind in map(str, INTEGERS)}
+
+
+def awkward(kind):
+    """Return integers that stand where astropy, or a careless choice, would put what is missing."""
+    drawn = [*ENDS[str(kind)], 0, 1, 63, 16959 if kind.bit_width > 8 else 7, 999999 if kind.bit_width > 16 else 8]
+    return pa.array([*drawn, None], kind)
+
+
+@pytest.mark.parametrize("kind", INTEGERS, ids=str)
+def test_integers_come_back_from_fits(kind, tmp_path):
+    rows = pa.table({"odd": awkward(kind), "full": awkward(kind).fill_null(5), "none": pa.nulls(8, kind)})
+    astropy_table(rows).write(tmp_path / "rows.fits")
+    back = Table.read(tmp_path / "rows.fits")
+    for name in rows.schema.names:
+        assert [None if value is np.ma.masked else int(value) for value in back[name]] == rows[name].to_pylist()
+
+
+@pytest.mark.parametrize(("kind", "wider"), [("int8", "i2"), ("uint8", "i2"), ("int16", "i4"), ("uint16", "i4")])
+def test_integers_that_leave_no_number_free_become_wider(kind, wider, tmp_path):
+    least, most = ENDS[kind]
+    rows = pa.table({"n": pa.array([*range(least, most + 1), None], kind)})
+    astropy_table(rows).write(tmp_path / "rows.fits")
+    back = Table.read(tmp_path / "rows.fits")["n"]
+    assert back.dtype.newbyteorder("=") == wider
+    assert back.mask.nonzero()[0].tolist() == [most - least + 1]
+    assert back[:-1].tolist() == rows["n"].to_pylist()[:-1]
+
+
+def test_integers_keep_their_values_in_pandas_beside_missing_ones(catalog):
+    plan = catalog.with_columns(long="9007199254740993 + visits", whole="9007199254740993 + source_id")
+    frame, rows = plan.to_pandas(), plan.compute()
+    assert frame.columns.tolist() == rows.schema.names
+    assert [None if value is pd.NA else value for value in frame["long"]] == rows["long"].to_pylist()
+    assert frame["whole"].tolist() == rows["whole"].to_pylist()
+    assert frame[["long", "whole", "seen", "mag"]].dtypes.tolist() == ["Int64", "int64", "bool", "float64"]
+
+
 class TestDask:
     def test_it_has_a_partition_for_each_cell_and_the_rows_of_compute(self, catalog):
         frame = catalog.to_dask()
         assert isinstance(frame, dd.DataFrame)
         assert frame.npartitions == len(catalog.cells)
         computed = frame.compute(scheduler="sync")
-        pd.testing.assert_frame_equal(computed, catalog.to_pandas().set_index("_healpix_29"))
+        expected = catalog.to_pandas().set_index("_healpix_29")
+        pd.testing.assert_frame_equal(computed.astype(expected.dtypes), expected)
 
     def test_its_columns_are_known_before_anything_is_read(self, catalog):
         frame = catalog.select("name", "mag", "seen").to_dask()
         expected = catalog.select("name", "mag", "seen").to_pandas().set_index("_healpix_29")
         assert list(frame.columns) == list(expected.columns)
-        assert frame.dtypes.to_dict() == expected.dtypes.to_dict()
+        assert frame.dtypes.to_dict() == expected.dtypes.to_dict() | {"source_id": "Int64", "seen": "boolean"}
         assert frame.index.name == "_healpix_29"
+
+    def test_its_types_are_those_of_every_partition_and_long_integers_keep_their_values(self, catalog):
+        plan = catalog.with_columns(long="case when seen and visits > 9 then 9007199254740993 + visits end")
+        frame = plan.to_dask()
+        parts = [frame.partitions[number].compute(scheduler="sync") for number in range(frame.npartitions)]
+        assert all(part.dtypes.to_dict() == frame.dtypes.to_dict() for part in parts)
+        assert parts[0].index.dtype == "int64"
+        longs = [None if value is pd.NA else value for part in parts for value in part["long"]]
+        assert longs == plan.compute()["long"].to_pylist()
+        assert max(filter(None, longs)) % 2**53 > 100
 
     def test_its_divisions_hold(self, catalog):
         frame = catalog.select("mag").to_dask()
@@ -111,7 +162,7 @@ class TestDask:
     def test_a_plan_goes_out_too(self, catalog):
         plan = catalog.within(SKY).select("mag")
         computed = plan.to_dask().compute(scheduler="sync")
-        pd.testing.assert_frame_equal(computed, plan.to_pandas().set_index("_healpix_29"))
+        pd.testing.assert_frame_equal(computed.astype({"source_id": "int64"}), plan.to_pandas().set_index("_healpix_29"))
         assert plan.to_dask()["mag"].mean().compute(scheduler="sync") == pytest.approx(plan.to_pandas()["mag"].mean())
 
     def test_its_tasks_travel(self, catalog):
@@ -218,11 +269,19 @@ class TestPlotSky:
         assert columns_drawn.max() < width / 2
         assert rows_drawn.min() > height / 2  # the first row is the lowest
 
+    @pytest.mark.parametrize("order", ["x", 2.0, -1, 30, True])
+    def test_what_is_no_order_is_refused(self, catalog, order):
+        for drawn in (catalog, catalog.select("mag")):
+            with pytest.raises(ArgumentError, match="order of a map"):
+                drawn.plot_sky(order)
+
     def test_axes_may_be_given(self, catalog):
         from matplotlib.figure import Figure
 
         figure = Figure()
         axes = figure.add_subplot(projection="mollweide")
         assert catalog.plot_sky(1, ax=axes) is figure
+        with pytest.raises(ArgumentError, match=r"(?s)axes of matplotlib.*found  5"):
+            catalog.plot_sky(1, ax=5)
         with pytest.raises(ArgumentError, match="Mollweide"):
             catalog.plot_sky(1, ax=Figure().add_subplot())

@@ -29,6 +29,13 @@ def test_columns_are_named_with_their_units():
     }
 
 
+def test_one_column_is_not_two_things():
+    with pytest.raises(ArgumentError, match=r"(?s)Motion: the column 'pm' .* two things.*pmra='pm', pmdec='pm'"):
+        Motion(pmra="pm", pmdec="pm")
+    with pytest.raises(ArgumentError, match=r"(?s)Errors.*dec='e', corr='e'"):
+        Errors("e_ra", "e", corr="e")
+
+
 def test_what_is_not_named_is_not_said():
     assert set(motion_properties(Motion("pmra", "pmdec"), GAIA)) == {"pmra", "pmdec"}
     assert set(errors_properties(Errors("e_ra", "e_dec"), GAIA)) == {"ra", "dec"}

@@ -209,6 +209,40 @@ def test_integers_that_overflow_are_an_error(text):
     assert math.isfinite(values(text.replace("n64", "(n64 * 1.0)").replace("u", "(u * 1.0)"), table)[0])
 
 
+EDGES = pa.table(
+    {
+        "j": pa.array([2**63 - 1, -(2**63), None]),
+        "u": pa.array([2**64 - 1, 10**19 + 1, None], pa.uint64()),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("j < 9223372036854775808", [True, True, None]),
+        ("9223372036854775808 = j", [False, False, None]),
+        ("j <> 9223372036854775808.0", [True, True, None]),
+        ("9223372036854775808 <= j", [False, False, None]),
+        ("j > -9223372036854775809", [True, True, None]),
+        ("j = -9223372036854775809", [False, False, None]),
+        ("j = -9.223372036854775808e18", [False, True, None]),
+        ("j in (9223372036854775808, -9223372036854775809)", [False, False, None]),
+        ("j between 9223372036854775807 and 1e30", [True, False, None]),
+        ("j < -1e30", [False, False, None]),
+        ("u < 18446744073709551616", [True, True, None]),
+        ("u = 18446744073709551616", [False, False, None]),
+        ("u = 1e19", [False, False, None]),
+        ("u > 1e19", [True, True, None]),
+        ("u between -0.5 and 10000000000000000001", [False, True, None]),
+        ("u >= -9223372036854775809", [True, True, None]),
+        ("5 < 9223372036854775808", [True, True, True]),
+    ],
+)
+def test_integers_are_compared_exactly_at_the_edge_of_their_type(text, expected):
+    assert values(text, EDGES) == expected
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -226,6 +260,8 @@ def test_integers_that_overflow_are_an_error(text):
         ("coalesce(mag, 'none')", r"'none' is text"),
         ("case when mag then 1 end", r"mag is a number"),
         ("taken > 5", r"taken is timestamp\[ms\]"),
+        ("taken < name", r"taken is timestamp\[ms\]"),
+        ("taken in ('2020-01-01', 5)", r"5 is a number"),
         ("taken + 5", r"taken is timestamp\[ms\]"),
         ("curve = curve", r"curve is list"),
         ("greatest(flag, true)", r"flag is a truth value"),

@@ -77,7 +77,8 @@ def test_columns_are_named_once_in_their_order():
         ("not a < 3 and b <> 2 and flag = true and a < null and a + 1 < 3 and a < b", {}),
         ("a < 3 and (a > 1 or a < 0)", {"a": (None, 3)}),
         ("name = 'x'", {"name": ("x", "x")}),
-        ("a >= 9223372036854775808", {}),
+        ("a >= 9223372036854775808", {"a": (2**63, None)}),
+        ("a >= -9223372036854775809", {}),
         ("a <= 9007199254740993", {"a": (None, 9007199254740993)}),
         ("a >= 9007199254740993", {"a": (9007199254740992.0, None)}),
         ("name in (null)", {}),
@@ -88,6 +89,7 @@ def test_bounds_follow_from_what_must_be_true(text, bounds):
 
 
 NUMBERS = st.sampled_from([2**53 + 1, -(2**53) - 1, 10**18 + 1, 2**63 - 1, -(2**63), 2**63, 2**64 - 1])
+NUMBERS |= st.sampled_from([2**64, 2**64 + 1, 10**30, -(10**30)])
 NUMBERS |= st.sampled_from([0.5, -2.5, 0.1, 2.0**53, 1e18, 2.0**63, -(2.0**63), 1e30, -0.0]) | st.integers(-3, 3)
 COMPARED = st.builds(
     lambda column, sign, value, mirrored: Call(sign, (value, column) if mirrored else (column, value)),
@@ -132,8 +134,6 @@ def test_integers_are_compared_exactly(condition, table):
         one, other = operands
         return compare[condition.operator](one, other)  # Python compares integers with floats exactly
 
-    if name == "n" and any(isinstance(each, Literal) and each.value >= 2**63 for each in condition.operands):
-        return  # beyond int64, as float64
     assert evaluate(condition, table).to_pylist() == [brute(value) for value in table[name].to_pylist()]
 
 
