@@ -31,10 +31,12 @@ from sciplat.tasks.memory import Work, plan_work
 from sciplat.tasks.merge import MergeTask, Pieces, merge_cost
 from sciplat.tasks.quote import Cost, write_cost
 from sciplat.tasks.run import Run
-from sciplat.tasks.sort import Allowance, SortedInput, SortPart, StoredPiece, count_rows, sort_parts
+from sciplat.tasks.sort import Allowance, SortedInput, SortParts, StoredPiece, count_rows, sort_parts
 from sciplat.tasks.workers import LocalThreads, open_workers
 from sciplat.tasks.write import published_twin, write_catalog
 
+_EACH = 4  # pieces for each thread, if the input is small
+_SMALLEST = 1 << 22  # bytes of a piece
 _SKY = [Cell(0, base) for base in range(12)]
 
 
@@ -143,11 +145,11 @@ class Ingest:
         InputError, PositionError
             If there is nothing to ingest.
         """
-        held = self.budget.held if sum(part.size for part in self.sources.parts) <= self.budget.held else 0
+        held = self.budget.held if self.sources.size <= self.budget.held else 0
         allowance = Allowance(held) if isinstance(open_workers(), LocalThreads) else None
         columns = pa.schema([field for field in self.schema if field.name != HEALPIX_COLUMN])
         ra, dec = self.properties["position"]
-        sort = SortPart(Spill(staging), columns, (ra, dec), self.skip_bad, self.budget.chunk, allowance)
+        sort = SortParts(Spill(staging), columns, (ra, dec), self.skip_bad, self._chunk, allowance)
         found = sort_parts(self.sources.parts, sort)
         self.sources.check_unchanged()
         if found.rows == 0 and found.skipped:
@@ -155,6 +157,11 @@ class Ingest:
         if found.rows == 0:
             raise InputError("there is nothing to ingest", found=f"{len(self.sources.schema)} columns, no row")
         return found
+
+    @property
+    def _chunk(self) -> int:
+        """Bytes of rows that are sorted together: few large pieces, but work for all threads."""
+        return min(self.budget.chunk, max(self.sources.size // (_EACH * open_workers().threads), _SMALLEST))
 
     def _planned(self, found: SortedInput) -> "_Merge":
         """Choose the cells of the store, and what is read for each."""

@@ -117,6 +117,11 @@ class Sources:
     parts: tuple[Part, ...]
     records: list[dict[str, Any]]
 
+    @property
+    def size(self) -> int:
+        """About the bytes that all rows take in memory."""
+        return sum(part.size for part in self.parts)
+
     def check_unchanged(self) -> None:
         """Raise InputError if a file is not what it was when it was opened, InputNotFound if it is gone."""
         for record in self.records:

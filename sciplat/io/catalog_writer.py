@@ -277,7 +277,7 @@ def encode_cells(cell: Cell, table: pa.Table, rows_per_cell: int) -> Iterator[En
         yield EncodedCell(part, data, footer, rows.num_rows, places, rows.nbytes)
 
 
-def encode_parquet(table: pa.Table, row_group: int | None = None) -> tuple[memoryview, int]:
+def encode_parquet(table: pa.Table, row_group: int | None = None, codec: str = "zstd") -> tuple[memoryview, int]:
     """Return a table as the bytes of a Parquet file with row groups of so many rows, and the length of its footer."""
     floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
     texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
@@ -287,8 +287,8 @@ def encode_parquet(table: pa.Table, row_group: int | None = None) -> tuple[memor
         table,
         sink,
         row_group_size=row_group or ROW_GROUP,
-        compression="zstd",
-        compression_level=_ZSTD_LEVEL,
+        compression=codec,
+        compression_level=_ZSTD_LEVEL if codec == "zstd" else None,
         use_dictionary=texts,  # numbers rarely repeat enough to pay for one
         use_byte_stream_split=floats,
         write_page_checksum=True,

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -210,10 +210,12 @@ def _frame(table: pa.Table, nullable: set[str]) -> "pd.DataFrame":
 
     kinds = {pa.type_for_alias(kind.lower()): pd.api.types.pandas_dtype(kind) for kind in _NULLABLE}
     chosen = [field.name for field in table.schema if field.name in nullable and field.type in kinds]
-    plain = table.drop_columns(chosen).to_pandas()
-    if not chosen:
-        return cast("pd.DataFrame", plain)
-    return pd.concat([plain, table.select(chosen).to_pandas(types_mapper=kinds.get)], axis=1)[table.schema.names]
+    frame: pd.DataFrame = table.drop_columns(chosen).to_pandas()
+    if chosen:
+        # a types_mapper knows no names: it would take the other columns too
+        missing = table.select(chosen).to_pandas(types_mapper=kinds.get)
+        frame = pd.concat([frame, missing], axis=1).loc[:, table.schema.names]
+    return frame
 
 
 def _labelled(what: str, schema: pa.Schema) -> str:

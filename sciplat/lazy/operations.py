@@ -85,7 +85,8 @@ class Operations:
         expression : str
             Of columns, numbers and 'texts', written as in SQL: and, or, not; = <> < <= > >=, between, in, is null,
             like; + - * / %; abs, sqrt, pow, exp, ln, log10, floor, ceil, round, sin and so on; case when. A name that
-            is no word stands in double quotes. What is compared with null is null, and such rows are left out.
+            is no word stands in double quotes. A text beside a date or time is ISO 8601: ``obs > '2020-01-31'``. What
+            is compared with null is null, and such rows are left out.
 
         Raises
         ------

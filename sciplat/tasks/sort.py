@@ -45,6 +45,11 @@ class Part(Protocol):
         ...
 
     @property
+    def size(self) -> int:
+        """About the bytes that its rows take in memory."""
+        ...
+
+    @property
     def first(self) -> int:
         """Number in its source of its first row."""
         ...
@@ -52,6 +57,9 @@ class Part(Protocol):
     def read(self) -> Iterator[pa.Table]:
         """Yield its rows in their order, a few at a time."""
         ...
+
+
+Parts = tuple[Part, ...]  # that are sorted together: one after the other in the input
 
 
 class Piece(Protocol):
@@ -188,15 +196,15 @@ class Allowance:
 
 
 @dataclass(frozen=True)
-class SortPart:
-    """Read a part of the input and sort its rows along the sky.
+class SortParts:
+    """Read parts of the input and sort their rows along the sky.
 
     Parameters
     ----------
     spill : Spill
         Where pieces go that may not stay in memory.
     schema : pyarrow.Schema
-        Of the rows, without `_healpix_29`; those of the part are converted to it.
+        Of the rows, without `_healpix_29`; those of the parts are converted to it.
     position : tuple of str
         Columns with the position in degrees.
     skip_bad : bool
@@ -214,23 +222,31 @@ class SortPart:
     chunk: int
     allowance: Allowance | None = None
 
-    def __call__(self, part: Part) -> tuple[str, int, tuple[Piece, ...]]:
-        """Return the part's key, the rows that were left out, and the pieces, in the order of the part."""
+    def __call__(self, parts: Parts) -> tuple[int, tuple[Piece, ...]]:
+        """Return the rows that were left out, and the pieces, in the order of the parts."""
         pieces: list[Piece] = []
         gathered: list[tuple[pa.Table, NDArray[np.int64]]] = []  # readers yield little at a time
-        row, skipped = part.first, 0
-        for table in part.read():
-            placed, index = self._placed(table, part.source, row)
-            row, skipped = row + table.num_rows, skipped + table.num_rows - placed.num_rows
-            gathered.append((placed, index))
-            if sum(each.nbytes for each, _ in gathered) >= self.chunk:
+        skipped = 0
+        for table, index, bad in self._tables(parts):
+            if gathered and sum(each.nbytes for each, _ in gathered) + table.nbytes > self.chunk:
                 pieces += self._sorted(gathered)
                 gathered = []
+            gathered.append((table, index))
+            skipped += bad
         pieces += self._sorted(gathered)
         stored = tuple((piece.file, piece.span) for piece in pieces if isinstance(piece, StoredPiece))
         if len(stored) == len(pieces):  # what stays in memory is gone after a kill
-            self.spill.commit(SortedPart(part_name(part), skipped, stored))
-        return part.key, skipped, tuple(pieces)
+            self.spill.commit(SortedPart(parts_name(parts), skipped, stored))
+        return skipped, tuple(pieces)
+
+    def _tables(self, parts: Parts) -> Iterator[tuple[pa.Table, NDArray[np.int64], int]]:
+        """Yield rows with their order-29 indices, and how many beside them have no position."""
+        for part in parts:
+            row = part.first
+            for table in part.read():
+                placed, index = self._placed(table, part.source, row)
+                row += table.num_rows
+                yield placed, index, table.num_rows - placed.num_rows
 
     def _placed(self, table: pa.Table, source: str, row: int) -> tuple[pa.Table, NDArray[np.int64]]:
         """Return the rows with a position as the store has them, and their order-29 indices."""
@@ -277,9 +293,23 @@ class SortPart:
         return [StoredPiece(self.spill.staging.storage, self.spill.write(table), span)]
 
 
-def part_name(part: Part) -> str:
-    """Return a short name of a part that can stand in the name of a file."""
-    return sha256(part.key.encode())[:24]
+def parts_together(parts: Sequence[Part], size: int) -> list[Parts]:
+    """Return the parts in groups, each of parts that follow each other and have at most so many bytes."""
+    groups: list[Parts] = []
+    left = 0
+    for part in parts:
+        if groups and part.size <= left:
+            groups[-1] = (*groups[-1], part)
+            left -= part.size
+        else:
+            groups.append((part,))
+            left = size - part.size
+    return groups
+
+
+def parts_name(parts: Parts) -> str:
+    """Return a short name of parts that can stand in the name of a file."""
+    return sha256("\n".join(part.key for part in parts).encode())[:24]
 
 
 @dataclass(frozen=True)
@@ -308,38 +338,36 @@ class SortedInput:
         return sum(piece.file.size for piece in self.pieces if isinstance(piece, StoredPiece))
 
 
-def sort_parts(parts: Sequence[Part], sort: SortPart) -> SortedInput:
+def sort_parts(parts: Sequence[Part], sort: SortParts) -> SortedInput:
     """Sort all parts; those that an earlier run has sorted are not read again.
 
     Parameters
     ----------
     parts : sequence of Part
         In the order of the input.
-    sort : SortPart
+    sort : SortParts
 
     Raises
     ------
     SciplatError
         The first error of a part.
     """
-    names = {part.key: part_name(part) for part in parts}
-    sort.spill.forget_others(names.values())
-    storage, done = sort.spill.staging.storage, sort.spill.done(list(names.values()))
-    pieces: dict[str, tuple[Piece, ...]] = {}
-    skipped = 0
-    for key, name in names.items():
-        if name in done:
-            pieces[key] = tuple(StoredPiece(storage, file, span) for file, span in done[name].pieces)
-            skipped += done[name].skipped
-    left = (part for part in parts if part.key not in pieces)
-    with Progress("read", len(parts), done=len(pieces)) as bar, Stream(sort, left, open_workers()) as stream:
+    groups = {parts_name(group): group for group in parts_together(parts, sort.chunk)}
+    sort.spill.forget_others(groups)
+    storage, done = sort.spill.staging.storage, sort.spill.done(list(groups))
+    skipped = {name: each.skipped for name, each in done.items()}
+    pieces: dict[str, tuple[Piece, ...]] = {
+        name: tuple(StoredPiece(storage, file, span) for file, span in each.pieces) for name, each in done.items()
+    }
+    left = (group for name, group in groups.items() if name not in done)
+    with Progress("read", len(groups), done=len(done)) as bar, Stream(sort, left, open_workers()) as stream:
         for each in stream:
             if each.error is not None or each.result is None:
-                raise as_failure(each.error or RuntimeError("no answer"), f"reading {each.item.source}")
-            key, bad, found = each.result
-            pieces[key], skipped = found, skipped + bad
-            bar.advance(rows=sum(piece.rows for piece in found))
-    return SortedInput(tuple(piece for part in parts for piece in pieces[part.key]), skipped)
+                raise as_failure(each.error or RuntimeError("no answer"), f"reading {each.item[0].source}")
+            name = parts_name(each.item)
+            skipped[name], pieces[name] = each.result
+            bar.advance(rows=sum(piece.rows for piece in pieces[name]))
+    return SortedInput(tuple(piece for name in groups for piece in pieces[name]), sum(skipped.values()))
 
 
 def count_rows(pieces: Sequence[Piece], ranges: Ranges) -> NDArray[np.int64]:

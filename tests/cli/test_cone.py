@@ -1,12 +1,16 @@
 """`sciplat cone`: rows of a cone on the terminal and in files."""
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from astropy.table import Table
 from click.testing import CliRunner
 
 import sciplat
+from sciplat.cli.cone import _write_fits
 from sciplat.cli.main import main
 
 
@@ -99,6 +103,17 @@ def test_a_cone_is_kept_in_a_file(measured, tmp_path, ending):
         assert given == rows["is_star"].to_pylist()
         names = [name.decode() if isinstance(name, bytes) else name for name in read["name"].tolist()]
         assert [name or None for name in names] == rows["name"].to_pylist()
+
+
+@pytest.mark.parametrize("kind", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"])
+def test_integers_beside_missing_ones_keep_their_values_in_fits(kind, tmp_path):
+    most = np.iinfo(kind).max
+    rows = pa.table({"n": pa.array([0, 63, int(most) // 2 + 1, int(most), None], kind)})
+    _write_fits(rows, tmp_path / "rows.fits")
+    back = Table.read(tmp_path / "rows.fits")["n"]
+    assert [None if value is np.ma.masked else int(value) for value in back] == rows["n"].to_pylist()
+    if kind != "uint64":  # the others are not shifted: every reader finds the same number missing
+        assert "TZERO1" not in fits.getheader(tmp_path / "rows.fits", 1)
 
 
 def test_a_file_that_cannot_be_made_is_refused_and_nothing_is_left(measured, tmp_path):

@@ -10,7 +10,7 @@ from sciplat.errors import ArgumentError
 from sciplat.steps.evaluate import evaluate, result_type
 from sciplat.steps.parse import parse_expression
 
-NOON = dt.datetime(2020, 1, 31, 12)
+NOON = dt.datetime.fromisoformat("2020-01-31T12:00:00")
 TIMES = [NOON - dt.timedelta(seconds=1), NOON, NOON + dt.timedelta(days=1), None]
 DAYS = [dt.date(2020, 1, 30), dt.date(2020, 1, 31), dt.date(2020, 2, 1), None]
 CLOCK = [dt.time(11, 59, 59), dt.time(12), dt.time(23, 59), None]
@@ -57,8 +57,8 @@ def test_times_are_compared_exactly_with_texts_of_any_precision(column):
 
 def test_times_with_a_zone_are_moments():
     for column in ("zoned", "paris"):
-        assert values(f"{column} >= '2020-01-31T12:00:00Z'")[1] is (column == "zoned")
-    assert values("zoned = '2020-01-31T13:00:00+01:00'") == [False, True, False, None]
+        assert values(f"{column} >= '2020-01-31T12:00:00Z'") == [False, True, True, None]
+        assert values(f"{column} = '2020-01-31T13:00:00+01:00'") == [False, True, False, None]
     with pytest.raises(ArgumentError, match=r"(?s)has no time zone.*'2020-01-31T00:00:00Z'"):
         values("zoned > '2020-01-31'")
     for column in ("us", "d32"):
@@ -88,13 +88,13 @@ def test_dates_from_year_1_to_9999_have_their_order():
     assert values("old = '0001-01-01'") == [True, False, False, None]
 
 
-def test_the_expression_keeps_its_text_and_has_no_wrong_bounds():
+def test_the_expression_keeps_its_text():
     expression = parse_expression("d32 > '2020-01-31T00:00'")
     assert str(expression) == "d32 > '2020-01-31T00:00'"
     assert parse_expression(str(expression)) == expression
 
 
-MOMENTS = st.datetimes(dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31))
+MOMENTS = st.datetimes()
 SIGNS = {"=": operator.eq, "<>": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 

@@ -12,7 +12,16 @@ from sciplat.io.staging import Staging
 from sciplat.io.storage import LocalStorage
 from sciplat.sky.cell import Cell, cell_ranges, healpix_29
 from sciplat.tasks.merge import MergeTask
-from sciplat.tasks.sort import Allowance, HeldPiece, SortPart, StoredPiece, count_rows, part_name, sort_parts
+from sciplat.tasks.sort import (
+    Allowance,
+    HeldPiece,
+    SortParts,
+    StoredPiece,
+    count_rows,
+    parts_name,
+    parts_together,
+    sort_parts,
+)
 
 SCHEMA = pa.schema([("id", pa.int64()), ("ra", pa.float64()), ("dec", pa.float64())])
 SKY = [Cell(0, base) for base in range(12)]
@@ -26,6 +35,7 @@ class Rows:
     key: str
     first: int = 0
     source: str = "somewhere"
+    size: int = 1000
 
     def read(self):
         if not self.tables:
@@ -45,7 +55,7 @@ PARTS = [Rows((table(50, 1), table(30, 2, 50)), "a"), Rows((table(20, 3, 80),), 
 def sort(tmp_path, held=None, **options):
     spill = Spill(Staging(LocalStorage(tmp_path / "store"), "c" * 64))
     allowance = None if held is None else Allowance(held)
-    return SortPart(spill, SCHEMA, ("ra", "dec"), options.get("skip_bad", False), options.get("chunk", 1), allowance)
+    return SortParts(spill, SCHEMA, ("ra", "dec"), options.get("skip_bad", False), options.get("chunk", 1), allowance)
 
 
 def merged(found):
@@ -82,7 +92,7 @@ def test_what_is_sorted_is_not_read_again(tmp_path):
     again = sort_parts([Rows((), "a"), PARTS[1]], sort(tmp_path))
     assert again.pieces[: len(first.pieces)] == first.pieces
     assert merged(again).select(SCHEMA.names).equals(expected())
-    assert part_name(PARTS[0]) != part_name(PARTS[1])
+    assert parts_name(PARTS[:1]) != parts_name(PARTS[1:])
 
 
 def test_rows_without_position_are_named_or_left_out(tmp_path):
@@ -103,3 +113,23 @@ def test_values_that_do_not_fit_are_named(tmp_path):
 def test_an_allowance_is_used_up():
     allowance = Allowance(100)
     assert [allowance.take(size) for size in (60, 50, 40, 1)] == [True, False, True, False]
+
+
+def test_small_parts_are_sorted_together_and_large_ones_alone():
+    sizes = [3, 3, 3, 20, 4, 6, 1]
+    parts = [Rows((), str(number), size=size) for number, size in enumerate(sizes)]
+    groups = parts_together(parts, 10)
+    assert [[part.size for part in group] for group in groups] == [[3, 3, 3], [20], [4, 6], [1]]
+    assert [part for group in groups for part in group] == parts
+    assert parts_together([], 10) == []
+
+
+def test_pieces_are_as_large_as_may_be(tmp_path):
+    """A reader that yields little at a time does not make many files."""
+    little = [Rows(tuple(table(10, seed) for seed in range(20)), str(part), size=4800) for part in range(3)]
+    found = sort_parts(little, sort(tmp_path, chunk=10_000))
+    assert [piece.rows for piece in found.pieces] == [400, 200]
+    assert sort_parts(little, sort(tmp_path, chunk=10_000)).pieces == found.pieces
+    smaller = sort_parts(little, sort(tmp_path, chunk=1000))  # less memory: what was sorted is of no use
+    assert smaller.rows == 600
+    assert len(list((tmp_path / "store").rglob("*-sorted.parquet"))) == len(smaller.pieces)
