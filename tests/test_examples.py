@@ -9,7 +9,7 @@ import pytest
 from nbclient import NotebookClient
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-MADE = {"01_forced_photometry.py": "report/report.html", "02_catalogs.py": "sky.png"}
+MADE = {"01_forced_photometry.py": "report/report.html", "04_catalogs.py": "sky.png"}
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)

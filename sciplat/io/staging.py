@@ -154,7 +154,10 @@ class Staging:
         cells = [[each.cell.order, each.cell.index, each.rows, each.seconds] for each in records]
         reports = {str(place): _to_json(each.report) for place, each in enumerate(records) if each.rows}
         body = {"sha256": _digest(cells, reports), "cells": cells, "reports": reports}
-        self.storage.write(f"{self.folder}/done-{name or uuid.uuid4().hex}.json", json.dumps(body).encode())
+        data = json.dumps(body).encode()
+        # a record is never replaced: whoever reads it looks for the files that it names
+        if not name or not self.storage.create(f"{self.folder}/done-{name}.json", data):
+            self.storage.write(f"{self.folder}/done-{uuid.uuid4().hex}.json", data)
 
     def rows_done(self, name: str) -> dict[Cell, int]:
         """Return the cells of a bundle that are done, with their rows; none if it has no record."""

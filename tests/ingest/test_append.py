@@ -275,8 +275,8 @@ def test_what_contradicts_the_store_is_refused(url, said):
 
 
 def test_what_the_store_says_may_be_said_again(tmp_path):
-    table = rows(50).append_column("pm", pa.array(np.ones(50)))
-    motion, errors = Motion("pm", "pm"), Errors("pm", "pm")
+    table = rows(50).append_column("pm", pa.array(np.ones(50))).append_column("pm2", pa.array(np.ones(50)))
+    motion, errors = Motion("pm", "pm2"), Errors("pm", "pm2")
     said = {"ra": "ra", "dec": "dec", "frame": "fk5", "epoch": "J2016.0", "rows_per_cell": 20}
     said |= {"motion": motion, "errors": errors}
     first = sciplat.ingest_catalog(table, tmp_path / "store", **said)

@@ -71,7 +71,7 @@ def test_the_same_create_after_a_kill_that_came_after_its_version_ends_well(tmp_
 
 def test_a_twin_that_publishes_between_the_passes_is_no_damage(tmp_path, monkeypatch):
     pq.write_table(rows(500), tmp_path / "rows.parquet")
-    call = {"memory": "420 MB", "rows_per_cell": LIMIT}
+    call = {"rows_per_cell": LIMIT}
     split = merge.split_counted
 
     def published(*arguments):

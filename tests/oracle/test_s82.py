@@ -137,7 +137,7 @@ def test_info_and_head_say_what_there_is(output):
 def test_info_of_images_and_single_columns(output):
     folder, _ = output
     info = _invoke("info", str(folder / "s82"))
-    assert "6 in 1 cells" in info
+    assert "6 in 1 cell of order 0" in info
     assert info.count("1489 x") == 3
     column = _invoke("head", str(folder / "phot"), "-n", "2", "--column", "mag_0")
     assert "mag_0" in column

@@ -1,6 +1,6 @@
 """Catalogs, call by call: a table becomes a store; filter it, reduce it, add a night, go back to the first.
 
-    python examples/02_catalogs.py [FOLDER]
+    python examples/04_catalogs.py [FOLDER]
 
 The two nights are drawn at random; your own files (Parquet, CSV, FITS, VOTable...) go the same way.
 """
