@@ -38,7 +38,7 @@ from sciplat.io.storage import LocalStorage, Storage, sha256
 from sciplat.sky.cell import Cell, cell_ranges
 from sciplat.sky.coverage import Coverage, Ranges
 
-ROW_GROUP = 60_000  # rows: a small cone touches one or two groups and decodes them as a whole
+ROW_GROUP = 20_000  # rows: a small cone touches one or two groups and decodes them as a whole
 PROVENANCE = "provenance.json"
 LOG = "log.jsonl"  # of the run that made the version
 BESIDE_THE_ROWS = ("report", "fingerprint", "citations")  # properties that may differ where the rows are the same
