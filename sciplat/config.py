@@ -5,6 +5,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 
 from sciplat.errors import ArgumentError
@@ -74,6 +75,11 @@ def parse_bytes(size: object, *, what: str) -> int:
     if count < 1 or isinstance(size, bool):
         raise ArgumentError(f"{what} is no number of bytes", found=repr(size), hint='"4 GiB"')
     return int(count)
+
+
+def is_whole(value: object) -> bool:
+    """Return whether a value that a user gave is a whole number, of Python or numpy; a truth value is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 _SIZE = re.compile(r"(\d+(?:\.\d*)?)\s*([a-zA-Z]*)")

@@ -16,7 +16,7 @@ from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.io.kept import Kept
 from sciplat.io.provenance import Input, recorded_plan
-from sciplat.io.publish import new_write_id, read_manifest, version_numbers
+from sciplat.io.publish import new_write_id, parse_folder, read_manifest, version_numbers
 from sciplat.io.spill import Spill
 from sciplat.io.staging import Staging, staging_areas
 from sciplat.io.storage import Storage
@@ -35,8 +35,6 @@ from sciplat.tasks.sort import Allowance, SortedInput, SortParts, StoredPiece, c
 from sciplat.tasks.workers import LocalThreads, open_workers
 from sciplat.tasks.write import published_twin, write_catalog
 
-_EACH = 4  # pieces for each thread, if the input is small
-_SMALLEST = 1 << 22  # bytes of a piece
 _SKY = [Cell(0, base) for base in range(12)]
 
 
@@ -125,15 +123,13 @@ class Ingest:
 
         Others may have published since, and what it kept may be half removed.
         """
-        folders = [name.removeprefix("v").partition("-") for name in self.storage.names("")]
+        folders = [parse_folder(name) for name in self.storage.names("")]
         published = version_numbers(self.storage)
         for area in staging_areas(self.storage):
             writers = area.writers
-            for number in [int(n) for n, _, writer in folders if writer in writers and n.isdecimal()]:
-                store = CatalogStore(self.storage, read_manifest(self.storage, number)) if number in published else None
-                if store is None or store.manifest.write_id not in writers:
-                    continue
-                if _is_same(recorded_plan(store.provenance), record):
+            for number in [number for number, writer in folders if writer in writers and number in published]:
+                store = CatalogStore(self.storage, read_manifest(self.storage, number))
+                if store.manifest.write_id in writers and _is_same(recorded_plan(store.provenance), record):
                     return tidied(store, area)
         return None
 
@@ -145,11 +141,13 @@ class Ingest:
         InputError, PositionError
             If there is nothing to ingest.
         """
-        held = self.budget.held if self.sources.size <= self.budget.held else 0
-        allowance = Allowance(held) if isinstance(open_workers(), LocalThreads) else None
+        workers, size = open_workers(), self.sources.size
+        held = self.budget.held if size <= self.budget.held else 0
+        allowance = Allowance(held) if isinstance(workers, LocalThreads) else None
         columns = pa.schema([field for field in self.schema if field.name != HEALPIX_COLUMN])
         ra, dec = self.properties["position"]
-        sort = SortParts(Spill(staging), columns, (ra, dec), self.skip_bad, self._chunk, allowance)
+        chunk = self.budget.together(size, workers.threads)
+        sort = SortParts(Spill(staging), columns, (ra, dec), self.skip_bad, chunk, allowance)
         found = sort_parts(self.sources.parts, sort)
         self.sources.check_unchanged()
         if found.rows == 0 and found.skipped:
@@ -157,11 +155,6 @@ class Ingest:
         if found.rows == 0:
             raise InputError("there is nothing to ingest", found=f"{len(self.sources.schema)} columns, no row")
         return found
-
-    @property
-    def _chunk(self) -> int:
-        """Bytes of rows that are sorted together: few large pieces, but work for all threads."""
-        return min(self.budget.chunk, max(self.sources.size // (_EACH * open_workers().threads), _SMALLEST))
 
     def _planned(self, found: SortedInput) -> "_Merge":
         """Choose the cells of the store, and what is read for each."""

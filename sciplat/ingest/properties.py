@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
+from sciplat.config import is_whole
 from sciplat.errors import ArgumentError
 from sciplat.ingest.position import position_columns
 from sciplat.ingest.sources import is_same_unit
@@ -38,8 +38,8 @@ class Said:
     citation: str | None = None
 
     def __post_init__(self) -> None:
-        rows: object = self.rows_per_cell
-        if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int | np.integer) or rows < 1):
+        rows = self.rows_per_cell
+        if rows is not None and (not is_whole(rows) or rows < 1):
             raise ArgumentError("rows_per_cell is a positive whole number", found=repr(rows))
         if self.frame not in (None, *FRAMES):
             raise ArgumentError(f"the frame {self.frame!r} is unknown", hint=", ".join(FRAMES))

@@ -6,7 +6,6 @@ Rows of a cell are sorted by `_healpix_29`; a reader prunes cells, then row grou
 import contextlib
 import io
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,7 +31,7 @@ from sciplat.io.parquet import (
     read_groups,
 )
 from sciplat.io.provenance import parse_provenance
-from sciplat.io.publish import FileEntry, Manifest, parse_manifest, read_manifest, version_numbers
+from sciplat.io.publish import FileEntry, Manifest, parse_folder, parse_manifest, read_manifest, version_numbers
 from sciplat.io.ranges import RangeReader
 from sciplat.io.storage import LocalStorage, Storage, sha256
 from sciplat.sky.cell import Cell, cell_ranges
@@ -42,7 +41,6 @@ ROW_GROUP = 20_000  # rows: a small cone touches one or two groups and decodes t
 PROVENANCE = "provenance.json"
 LOG = "log.jsonl"  # of the run that made the version
 BESIDE_THE_ROWS = ("report", "fingerprint", "citations")  # properties that may differ where the rows are the same
-_FOLDER = re.compile(r"v(\d+)-")  # of a version
 
 
 @dataclass(frozen=True)
@@ -249,8 +247,8 @@ def _reading(storage: Storage, path: str) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError:
-            if folder := _FOLDER.match(path):
-                check_version(storage, int(folder[1]))
+            if number := parse_folder(path.partition("/")[0])[0]:
+                check_version(storage, number)
             raise
 
 
@@ -269,8 +267,7 @@ def pointed_number(storage: Storage) -> int:
         folder = hats.parse_properties(storage.read(hats.COLLECTION)).get("hats_primary_table_url", "")
     except (FileNotFoundError, NotADirectoryError):
         return 0
-    number = folder.removeprefix("v").partition("-")[0]
-    return int(number) if number.isdecimal() else 0
+    return parse_folder(folder)[0]
 
 
 def checked_footer(source: Any, file: FileEntry) -> pq.FileMetaData:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sciplat.errors import ConflictError, StoreExists
+from sciplat.errors import StoreExists
 from sciplat.io import hats
 from sciplat.io.catalog_store import ROW_GROUP, CatalogStore, point_to_newest, store_name
 from sciplat.io.cell_report import CellReport
@@ -23,6 +23,7 @@ from sciplat.io.publish import (
     file_entry,
     new_write_id,
     read_manifest,
+    version_folder,
     version_numbers,
 )
 from sciplat.io.storage import Storage
@@ -131,7 +132,7 @@ class CatalogWriter:
     @property
     def folder(self) -> str:
         """The version's folder in the store."""
-        return f"v{self.number}-{self.write_id}"
+        return version_folder(self.number, self.write_id)
 
     @property
     def cells(self) -> "CellWriter":
@@ -190,25 +191,24 @@ class CatalogWriter:
             "dataset/_common_metadata": hats.common_metadata(schema),
         }
 
-    def rebased(self) -> "CatalogWriter":
+    def rebased(self, kept: Kept) -> "CatalogWriter":
         """Return the writer of the same cells into a version that follows the newest one.
+
+        Parameters
+        ----------
+        kept : Kept
+            Of this writer.
 
         Raises
         ------
         ConflictError
-            If another writer has changed one of these cells since, or all of them are replaced.
+            If another writer has changed one of these cells since.
         """
         newest = read_manifest(self.storage)
-        if self.kept is None or self.parent is None:
-            raise ConflictError(
-                f"version {self.number} of {self.storage.url} was published by another writer",
-                found=f"write {newest.write_id}, this is {self.write_id}",
-                hint="read the new version and write again",
-            )
-        self.kept.check_apart(newest, self.write_id)
+        kept.check_apart(newest, self.write_id)
         self.storage.remove(self.folder)  # its number is taken
         cited = dict.fromkeys([*newest.properties.get("citations", []), *self.properties.get("citations", [])])
-        kept = replace(self.kept, parent=CatalogStore(self.storage, newest))
+        kept = replace(kept, parent=CatalogStore(self.storage, newest))
         return replace(self, parent=newest, kept=kept, properties=self.properties | {"citations": list(cited)})
 
     def link_kept(self) -> list[CellReport]:

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from numbers import Integral
 from typing import Any
 
+from sciplat.config import is_whole
 from sciplat.errors import ArgumentError, ConflictError, StoreCorrupt, StoreExists, StoreNotFound
 from sciplat.io.storage import LocalStorage, Storage, sha256, sync_path
 
@@ -115,6 +115,17 @@ def new_write_id() -> str:
     return uuid.uuid4().hex[:12]
 
 
+def version_folder(number: int, write_id: str) -> str:
+    """Return the name of a version's folder."""
+    return f"v{number}-{write_id}"
+
+
+def parse_folder(name: str) -> tuple[int, str]:
+    """Return the number and write id in the name of a version's folder; 0 and nothing for another name."""
+    number, _, write_id = name.removeprefix("v").partition("-")
+    return (int(number), write_id) if number.isdecimal() else (0, "")
+
+
 def version_numbers(storage: Storage) -> list[int]:
     """Return the numbers of all published versions, ascending.
 
@@ -147,9 +158,8 @@ def read_manifest(storage: Storage, number: int | None = None) -> Manifest:
     StoreCorrupt
         If the manifest's text is not what was written.
     """
-    given: object = number  # callers are not all checked for types
-    if given is not None and (isinstance(given, bool) or not isinstance(given, Integral)):
-        raise ArgumentError(f"version={given!r} is no whole number", hint="sciplat versions URL lists the versions")
+    if number is not None and not is_whole(number):
+        raise ArgumentError(f"version={number!r} is no whole number", hint="sciplat versions URL lists the versions")
     numbers = version_numbers(storage)
     if not numbers:
         raise StoreNotFound(f"there is no store at {storage.url}", hint="ingest one, or check the path")

@@ -26,7 +26,7 @@ from sciplat.errors import StoreCorrupt
 from sciplat.io.catalog_writer import write_cells
 from sciplat.io.cell_report import CellReport
 from sciplat.io.hats import cell_path
-from sciplat.io.publish import FileEntry, link_files, new_names, read_manifest, version_numbers
+from sciplat.io.publish import FileEntry, link_files, new_names, parse_folder, read_manifest, version_numbers
 from sciplat.io.storage import LocalStorage, Storage, sha256
 from sciplat.sky.cell import Cell, index_ranges
 
@@ -243,10 +243,10 @@ class Staging:
         """
         writers, numbers = self.writers, version_numbers(self.storage)
         for name in self.storage.names(""):
-            number, _, writer = name.removeprefix("v").partition("-")
-            if writer not in writers or not number.isdecimal():
+            number, writer = parse_folder(name)
+            if not number or writer not in writers:
                 continue
-            if int(number) not in numbers or read_manifest(self.storage, int(number)).folder != name:
+            if number not in numbers or read_manifest(self.storage, number).folder != name:
                 _remove_shared(self.storage, name)
         _remove_unfinished(self.storage)
         names = self.storage.names(self.folder)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
+from sciplat.config import is_whole
 from sciplat.errors import ArgumentError, IncompleteResult
 from sciplat.io.catalog_store import CatalogStore
 from sciplat.io.publish import version_numbers
@@ -118,8 +118,7 @@ class Catalog(Operations, Reductions, Exits):
         ArgumentError
             If the limit is no whole number, or negative.
         """
-        given: object = limit  # callers are not all checked for types
-        if given is not None and (isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 0):
+        if limit is not None and (not is_whole(limit) or limit < 0):
             raise ArgumentError("a number of rows is a whole number, not negative", found=repr(limit))
         if limit is None:
             workers = open_workers()

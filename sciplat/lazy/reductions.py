@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from sciplat.config import settings
+from sciplat.config import is_whole, settings
 from sciplat.errors import ArgumentError, ColumnError, SciplatError
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.lazy.node import Node, Scan
@@ -318,7 +318,7 @@ def _bin_edges(bins: Any, ends: Any, empty: NDArray[Any]) -> NDArray[Any]:
 
 
 def _map_size(order: Any) -> int:
-    if not isinstance(order, int | np.integer) or isinstance(order, bool) or not 0 <= order <= MAX_ORDER:
+    if not is_whole(order) or not 0 <= order <= MAX_ORDER:
         raise ArgumentError("the order of a map is an integer from 0 to 29", found=repr(order))
     pixels: int = 12 * 4 ** int(order)
     if 2 * 8 * pixels > settings().memory:

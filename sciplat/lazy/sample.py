@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from sciplat.config import is_whole
 from sciplat.errors import ArgumentError
 from sciplat.lazy.fingerprint import Record
 from sciplat.lazy.node import RowFilter
@@ -43,7 +44,7 @@ class Sample(RowFilter):
             raise ArgumentError(
                 "the fraction of a sample is above 0 and at most 1", found=repr(self.fraction), hint="0.01: one in 100"
             )
-        if not _is_integer(self.seed) or not 0 <= self.seed < 2**64:
+        if not is_whole(self.seed) or not 0 <= self.seed < 2**64:
             raise ArgumentError("the seed of a sample is an integer from 0 to 2**64 - 1", found=repr(self.seed))
 
     @property
@@ -79,9 +80,5 @@ class Sample(RowFilter):
         return self.inner.rows_in(ranges) * self.fraction
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
 def _is_number(value: object) -> bool:
-    return _is_integer(value) or isinstance(value, float | np.floating)
+    return is_whole(value) or isinstance(value, float | np.floating)

@@ -11,6 +11,7 @@ _HELD = 0.4  # of the memory: an input that fits stays there once it is sorted
 _AT_ONCE = 4  # times the rows that are read together: as read, sorted, encoded, and what decoding needs
 _LARGEST = 1 << 27  # bytes that are read together: enough for few pieces, little enough for many threads
 _SMALLEST = 1 << 22
+_EACH = 4  # pieces for each thread, if the input is small
 _UNKNOWN = 1_000_000_000  # bytes of a worker that tells no limit
 
 
@@ -37,6 +38,10 @@ class Budget:
     def share(self, held: int) -> int:
         """Return the bytes that each thread may use while so many stay in memory."""
         return (self.free - held) // self.threads
+
+    def together(self, size: int, threads: int) -> int:
+        """Return the bytes of an input of this size that are sorted together: few pieces, but work for all threads."""
+        return min(self.chunk, max(size // (_EACH * threads), _SMALLEST))
 
 
 def plan_budget(workers: Workers, memory: int | None) -> Budget:

@@ -226,13 +226,13 @@ class SortParts:
         """Return the rows that were left out, and the pieces, in the order of the parts."""
         pieces: list[Piece] = []
         gathered: list[tuple[pa.Table, NDArray[np.int64]]] = []  # readers yield little at a time
-        skipped = 0
+        size = skipped = 0
         for table, index, bad in self._tables(parts):
-            if gathered and sum(each.nbytes for each, _ in gathered) + table.nbytes > self.chunk:
+            if gathered and size + table.nbytes > self.chunk:
                 pieces += self._sorted(gathered)
-                gathered = []
+                gathered, size = [], 0
             gathered.append((table, index))
-            skipped += bad
+            size, skipped = size + table.nbytes, skipped + bad
         pieces += self._sorted(gathered)
         stored = tuple((piece.file, piece.span) for piece in pieces if isinstance(piece, StoredPiece))
         if len(stored) == len(pieces):  # what stays in memory is gone after a kill

@@ -154,7 +154,9 @@ def _new_version(
         try:
             return writer.publish(schema, reports, extra=tuple(_extra(writer, contents)))
         except ConflictError:  # a writer of other cells may have been first
-            writer = writer.rebased()
+            if writer.kept is None:
+                raise
+            writer = writer.rebased(writer.kept)
 
 
 def _report(run: Run[int], done: DoneCells) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sciplat.io.staging import STAGING, staging_areas
+from sciplat.io.staging import staging_areas
 from sciplat.io.storage import LocalStorage
 
 # what an ingest imports: without it most faults would hit the imports
@@ -75,20 +75,6 @@ def write_source(path, seed, rows=6500, first=0, cap=-1.0):
 # states of a store that is made of spilled pieces; {n} is the number of the version
 STATES = ["{s}/*/log-*", "{s}/*/*-sorted.parquet", "{s}/*/sorted-*", "{s}/*/*-[0-9]*.parquet", "{s}/*/done-*", "v{n}-*"]
 STATES += ["v{n}-*/*/*/*/Npix=*", "v{n}-*/skymap.fits", "versions/.{n}.json*", "versions/{n}.json", "cleared"]
-
-
-def has_come(url, state, number):
-    """Return a function that tells whether a state has come."""
-
-    def found(pattern):
-        try:
-            return any(url.glob(pattern))
-        except FileNotFoundError:  # a folder that went away while it was looked into
-            return False
-
-    if state == "cleared":
-        return lambda: (url / f"versions/{number}.json").exists() and not found(f"{STAGING}/*/sorted-*")
-    return lambda: found(state.format(s=STAGING, n=number))
 
 
 def traces(url):

@@ -14,8 +14,8 @@ from sciplat.io.image_store import TABLE
 from sciplat.io.publish import version_numbers
 from sciplat.io.storage import LocalStorage
 from sciplat.io.verify import verify_files
-from tests.ingest.ingest_process import SMALLEST, STATES, finish, has_come, starter, traces, write_source
-from tests.lazy.plan_process import content, done_before, left_over, reader
+from tests.ingest.ingest_process import SMALLEST, STATES, finish, starter, traces, write_source
+from tests.lazy.plan_process import content, done_before, has_come, left_over, reader
 from tests.sky_scene import write_images
 
 SEED = 20260
@@ -72,7 +72,8 @@ def moments(seed, seconds, url, number, faults):
     """Return when to strike: at any time, and if there are enough faults once in every state."""
     states = STATES if faults >= len(STATES) else []
     times = np.random.default_rng(seed).uniform(0.1 * seconds, 1.0 * seconds, faults - len(states)).tolist()
-    return [*times, *(has_come(url / str(len(times) + place), state, number) for place, state in enumerate(states))]
+    urls = (url / str(len(times) + place) for place in range(len(states)))
+    return [*times, *(has_come(each, state, number, "sorted-*") for each, state in zip(urls, states, strict=True))]
 
 
 @pytest.mark.parametrize(("name", "faults"), [("held", 5), ("spilled", 20), ("append", 11)])

@@ -21,7 +21,8 @@ from sciplat.io.storage import LocalStorage
 from sciplat.io.verify import verify_files
 from sciplat.sky.cell import Cell, healpix_29
 from sciplat.tasks.sort import StoredPiece
-from tests.ingest.ingest_process import SMALLEST, finish, has_come, starter, write_source
+from tests.ingest.ingest_process import SMALLEST, finish, starter, write_source
+from tests.lazy.plan_process import has_come
 
 SEED = 20265
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import sciplat
 from sciplat.errors import StoreNotFound
 from sciplat.io.catalog_store import open_catalog_store
 from sciplat.io.publish import version_numbers
-from sciplat.io.staging import staging_areas
+from sciplat.io.staging import STAGING, staging_areas
 from sciplat.io.storage import LocalStorage
 from sciplat.io.verify import verify_files
 
@@ -99,6 +99,20 @@ class Writing:
         with suppress(EOFError):
             return self.answer.recv() if self.answer.poll() else None
         return None
+
+
+def has_come(url, state, number, kept="done-*"):
+    """Return a function that tells whether a state has come; "cleared" is that nothing is left of what was `kept`."""
+
+    def found(pattern):
+        try:
+            return any(url.glob(pattern))
+        except FileNotFoundError:  # a folder that went away while it was looked into
+            return False
+
+    if state == "cleared":
+        return lambda: (url / f"versions/{number}.json").exists() and not found(f"{STAGING}/*/{kept}")
+    return lambda: found(state.format(s=STAGING, n=number))
 
 
 def content(url):

@@ -21,6 +21,7 @@ from tests.lazy.plan_process import (
     content,
     done_before,
     fail_at_the_pole,
+    has_come,
     left_over,
     plan_of,
     reader,
@@ -85,20 +86,6 @@ def old_store(undisturbed, tmp_path_factory):
 # states of a store that is being written; {} is the number of the version
 STATES = ["{s}/*/plan.json", "{s}/*/*.parquet", "{s}/*/done-*", "v{n}-*", "v{n}-*/*/*/*/Npix=*", "v{n}-*/skymap.fits"]
 STATES += ["versions/.{n}.json*", "versions/{n}.json", ".collection.properties*", "cleared"]
-
-
-def has_come(url, state, number):
-    """Return a function that tells whether a state has come."""
-
-    def found(pattern):
-        try:
-            return any(url.glob(pattern))
-        except FileNotFoundError:  # a folder that went away while it was looked into
-            return False
-
-    if state == "cleared":
-        return lambda: (url / f"versions/{number}.json").exists() and not found(f"{STAGING}/*/done-*")
-    return lambda: found(state.format(s=STAGING, n=number))
 
 
 def moments(seed, seconds, url, number=1):
