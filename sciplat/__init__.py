@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from sciplat.ingest.catalog import ingest_catalog
     from sciplat.ingest.images import ingest_images
     from sciplat.lazy.catalog import Catalog
+    from sciplat.lazy.groups import crossmatch_many
     from sciplat.lazy.images import Images, open_images
     from sciplat.lazy.open import open_catalog
     from sciplat.sky.cell import Cell
@@ -23,6 +24,7 @@ __all__ = [
     "Moc",
     "Motion",
     "Polygon",
+    "crossmatch_many",
     "ingest_catalog",
     "ingest_images",
     "open_catalog",
@@ -40,6 +42,7 @@ _HOMES = {
     "Moc": "sciplat.sky.region",
     "Motion": "sciplat.sky.motion",
     "Polygon": "sciplat.sky.region",
+    "crossmatch_many": "sciplat.lazy.groups",
     "ingest_catalog": "sciplat.ingest.catalog",
     "ingest_images": "sciplat.ingest.images",
     "open_catalog": "sciplat.lazy.open",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sciplat.errors import StoreNotFound
 from sciplat.io import hats
 from sciplat.io.density import DENSITY, Density, parse_density
-from sciplat.io.foreign_cell import ForeignFile, read_foreign_cell
+from sciplat.io.foreign_cell import ForeignFile, footers, read_foreign_cell
 from sciplat.io.object_storage import ObjectStorage
 from sciplat.io.parquet import (
     Bounds,
@@ -35,7 +35,7 @@ from sciplat.io.publish import FileEntry, Manifest, parse_folder, parse_manifest
 from sciplat.io.ranges import RangeReader
 from sciplat.io.storage import LocalStorage, Storage, sha256
 from sciplat.sky.cell import Cell, cell_ranges
-from sciplat.sky.coverage import Coverage, Ranges
+from sciplat.sky.coverage import Coverage, Ranges, Squares
 
 ROW_GROUP = 20_000  # rows: a small cone touches one or two groups and decodes them as a whole
 PROVENANCE = "provenance.json"
@@ -186,6 +186,7 @@ def read_cell(
     columns: Sequence[str] | None = None,
     ranges: NDArray[np.int64] | None = None,
     bounds: Bounds | None = None,
+    squares: Squares | None = None,
 ) -> pa.Table:
     """Read the rows of one file.
 
@@ -202,6 +203,8 @@ def read_cell(
     bounds : mapping, optional
         Column to inclusive (low, high), None where it is open: row groups whose statistics show that no row can lie
         inside are not read. The rows of the others are not tested. Nulls lie nowhere.
+    squares : ndarray of int64, shape (m, 5), optional
+        To which the ranges are cut, as a `Coverage` has them.
 
     Raises
     ------
@@ -214,16 +217,28 @@ def read_cell(
     ColumnError
         If a column is not there.
     """
+    cover = None if ranges is None else Coverage(ranges, squares)
     if isinstance(file, ForeignFile):
-        return read_foreign_cell(storage, file, columns, ranges, bounds)
+        return read_foreign_cell(storage, file, columns, cover, bounds)
     with _reading(storage, file.path), storage.open(file.path, file.size) as source:
         metadata = checked_footer(source, file)
         reader = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True)
         names = reader.schema_arrow.names
         check_columns(columns or (), names)
         groups = matching_groups(metadata, hats.HEALPIX_COLUMN, ranges, bounds)
-        inside = None if ranges is None else Coverage(ranges).contains
+        inside = None if cover is None else cover.contains
         return read_groups(source, reader, groups, columns or names, hats.HEALPIX_COLUMN, inside)
+
+
+def read_footers(storage: Storage, file: FileEntry) -> list[pq.FileMetaData]:
+    """Return the metadata of one file, or of all files of a cell that another writer made.
+
+    Parameters and errors are `read_cell`'s.
+    """
+    if isinstance(file, ForeignFile):
+        return footers(storage, file.path, is_folder=file.is_folder)
+    with _reading(storage, file.path), storage.open(file.path, file.size) as source:
+        return [checked_footer(source, file)]
 
 
 def check_version(storage: Storage, number: int) -> None:

@@ -53,18 +53,18 @@ def read_foreign_cell(
     storage: Storage,
     file: ForeignFile,
     columns: Sequence[str] | None,
-    ranges: NDArray[np.int64] | None,
+    cover: Coverage | None,
     bounds: Bounds | None,
 ) -> pa.Table:
     """Read the rows of one cell, sorted by `_healpix_29`, equal ones as they lie in the files by their names.
 
-    Parameters and errors are `read_cell`'s.
+    Parameters and errors are `read_cell`'s; `cover` are its ranges and squares.
     """
     names = list(columns or file.schema.names)
     check_columns(names, file.schema.names)
     needed = [name for name in dict.fromkeys(names) if name != HEALPIX_COLUMN]
     paths = _paths(storage, file.path, is_folder=file.is_folder)
-    parts = [_read_file(storage, path, file, needed, ranges, bounds) for path in paths]
+    parts = [_read_file(storage, path, file, needed, cover, bounds) for path in paths]
     table = pa.concat_tables(parts) if parts else file.schema.empty_table()
     index = table[HEALPIX_COLUMN].to_numpy()
     if len(index) > 1 and np.any(index[1:] < index[:-1]):
@@ -121,10 +121,10 @@ def _read_file(
     path: str,
     file: ForeignFile,
     needed: list[str],
-    ranges: NDArray[np.int64] | None,
+    cover: Coverage | None,
     bounds: Bounds | None,
 ) -> pa.Table:
-    """Return the index and the needed columns of the rows in the ranges, as they lie in the file."""
+    """Return the index and the needed columns of the rows inside, as they lie in the file."""
     read = list(dict.fromkeys([*needed, *([file.index] if file.index else file.position)]))
 
     def inside(index: NDArray[Any]) -> NDArray[np.bool_]:
@@ -132,7 +132,7 @@ def _read_file(
             raise damaged(path, f"nulls in {file.index}")
         values = index.astype(np.int64)
         _check_in_cell(values, file, path)
-        return np.ones(len(values), bool) if ranges is None else Coverage(ranges).contains(values)
+        return np.ones(len(values), bool) if cover is None else cover.contains(values)
 
     with _understood(path):
         with storage.open(path) as source:
@@ -141,7 +141,7 @@ def _read_file(
                 raise damaged(path, f"it has no column {min(missing)!r}")
             if file.index is not None:
                 _check_spans(reader, file.index, file, path)
-            groups = matching_groups(reader.metadata, file.index, ranges, bounds)
+            groups = matching_groups(reader.metadata, file.index, None if cover is None else cover.ranges, bounds)
             table = read_groups(source, reader, groups, read, file.index, inside)
         return _placed(table, file, path, needed, inside)
 

@@ -98,51 +98,66 @@ def read_groups(
     columns : sequence of str
         In the order of the result.
     index : str, optional
-        Column that tells which rows are inside; it is read first, and nothing else if none is.
+        Column that tells which rows are inside; it is read first, and nothing else of row groups without such rows.
     inside : callable, optional
         Takes its values and returns which are.
     """
     whole, columns = reader.schema_arrow, list(dict.fromkeys(columns))
-    leaves, sizes = _leaves(reader, groups, {*columns, *([index] if index else [])})
-    small = sum(sizes) <= _SMALL
+    leaves = _leaves(reader, {*columns, *([index] if index else [])})
+    small = _decoded_bytes(reader, groups, leaves) <= _SMALL
     if isinstance(source, RangeReader):
         # over a network a question takes longer than reading the columns that may turn out not to be needed
-        _fetch(source, reader, groups, leaves if small else _under(leaves, index))
+        _fetch(source, reader, groups, leaves if small else _under(leaves, [index]))
     schema = pa.schema([whole.field(name) for name in columns], metadata=whole.metadata)
     parts: dict[str, pa.ChunkedArray] = {}
     mask = None
     if inside is not None and index is not None:
-        parts[index] = reader.read_row_groups(groups, columns=[index], use_threads=False).column(0)
-        kept = inside(parts[index].to_numpy())
-        if not kept.any():
-            return schema.empty_table()
+        values = reader.read_row_groups(groups, columns=[index], use_threads=False).column(0)
+        kept = inside(values.to_numpy())
         # where all rows are inside, a copy would be made for nothing
+        parts[index] = values if kept.all() else values.filter(pa.array(kept))
+        groups, kept = _groups_inside(reader, groups, kept)
+        if not groups:
+            return schema.empty_table()
         mask = None if kept.all() else pa.array(kept)
-        parts[index] = parts[index] if mask is None else parts[index].filter(mask)
     rest = [name for name in columns if name not in parts]
-    for bundle in [rest] if small and rest else [[name] for name in rest]:
+    together = rest and _decoded_bytes(reader, groups, leaves) <= _SMALL
+    for bundle in [rest] if together else [[name] for name in rest]:
         if isinstance(source, RangeReader) and not small:
             source.forget()
-            _fetch(source, reader, groups, _under(leaves, bundle[0]))
+            _fetch(source, reader, groups, _under(leaves, bundle))
         table = reader.read_row_groups(groups, columns=bundle, use_threads=False)
         table = table if mask is None else table.filter(mask)
         parts.update(zip(table.schema.names, table.columns, strict=True))
-    pa.default_memory_pool().release_unused()  # pages that were decoded
+    if not small:  # of few pages it would take a fifth of the time
+        pa.default_memory_pool().release_unused()  # pages that were decoded
     return pa.table([parts[name] for name in columns], schema=schema)
 
 
-def _leaves(reader: pq.ParquetFile, groups: list[int], columns: set[str]) -> tuple[dict[int, str], list[int]]:
-    """Return the leaf columns of some columns with the column that each belongs to, and their decoded bytes."""
+def _leaves(reader: pq.ParquetFile, columns: set[str]) -> dict[int, str]:
+    """Return the leaf columns of some columns with the column that each belongs to."""
     metadata = reader.metadata
     paths = (metadata.schema.column(place).path for place in range(metadata.num_columns))
     tops = {place: path if path in columns else path.split(".")[0] for place, path in enumerate(paths)}
-    leaves = {place: top for place, top in tops.items() if top in columns}
-    rows = [metadata.row_group(group) for group in groups]
-    return leaves, [row.column(place).total_uncompressed_size for row in rows for place in leaves]
+    return {place: top for place, top in tops.items() if top in columns}
 
 
-def _under(leaves: dict[int, str], column: str | None) -> dict[int, str]:
-    return {place: top for place, top in leaves.items() if top == column}
+def _decoded_bytes(reader: pq.ParquetFile, groups: list[int], leaves: dict[int, str]) -> int:
+    rows = [reader.metadata.row_group(group) for group in groups]
+    return sum(row.column(place).total_uncompressed_size for row in rows for place in leaves)
+
+
+def _under(leaves: dict[int, str], columns: Sequence[str | None]) -> dict[int, str]:
+    return {place: top for place, top in leaves.items() if top in columns}
+
+
+def _groups_inside(
+    reader: pq.ParquetFile, groups: list[int], kept: NDArray[np.bool_]
+) -> tuple[list[int], NDArray[np.bool_]]:
+    """Return the row groups that hold rows inside, and which of their rows are."""
+    ends = np.cumsum([reader.metadata.row_group(group).num_rows for group in groups])
+    held = {group: part for group, part in zip(groups, np.split(kept, ends[:-1]), strict=False) if part.any()}
+    return list(held), np.concatenate([kept[:0], *held.values()])
 
 
 def _fetch(source: RangeReader, reader: pq.ParquetFile, groups: list[int], leaves: dict[int, str]) -> None:

@@ -12,7 +12,7 @@ killed anywhere goes on from its records, and two runs of one plan at the same t
 import json
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +30,7 @@ from sciplat.io.publish import FileEntry, link_files, new_names, parse_folder, r
 from sciplat.io.storage import LocalStorage, Storage, sha256
 from sciplat.sky.cell import Cell, index_ranges
 
+Tally = dict[str, dict[str, int]]
 STAGING = ".staging"
 _CELL = np.dtype([("order", np.int64), ("index", np.int64), ("rows", np.int64), ("seconds", np.float64)])
 _PLAN = "plan.json"
@@ -51,12 +52,15 @@ class CellRecord:
         That it took a thread.
     report : CellReport
         Its files lie in the staging area.
+    tally : dict, optional
+        Numbers by name, to be summed over all cells.
     """
 
     cell: Cell
     rows: int
     seconds: float
     report: CellReport
+    tally: Tally | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +72,13 @@ class DoneCells:
     cells : ndarray, shape (n,), with fields order, index, rows, seconds
     reports : list of CellReport
         Of those that have rows.
+    tally : dict
+        Sums over all cells of what they tell, by name.
     """
 
     cells: NDArray[Any]
     reports: list[CellReport]
+    tally: Tally
 
     @property
     def ranges(self) -> NDArray[np.int64]:
@@ -153,7 +160,8 @@ class Staging:
         """Make cells done, all of these at once; `name` is that of their bundle, if it is to be found again."""
         cells = [[each.cell.order, each.cell.index, each.rows, each.seconds] for each in records]
         reports = {str(place): _to_json(each.report) for place, each in enumerate(records) if each.rows}
-        body = {"sha256": _digest(cells, reports), "cells": cells, "reports": reports}
+        tallies = {str(place): each.tally for place, each in enumerate(records) if each.tally}
+        body = {"sha256": _digest(cells, reports, tallies), "cells": cells, "reports": reports, "tallies": tallies}
         data = json.dumps(body).encode()
         # a record is never replaced: whoever reads it looks for the files that it names
         if not name or not self.storage.create(f"{self.folder}/done-{name}.json", data):
@@ -162,7 +170,7 @@ class Staging:
     def rows_done(self, name: str) -> dict[Cell, int]:
         """Return the cells of a bundle that are done, with their rows; none if it has no record."""
         try:
-            cells, _ = self._read(f"done-{name}.json")
+            cells, _, _ = self._read(f"done-{name}.json")
         except FileNotFoundError:
             return {}
         return {Cell(order, index): rows for order, index, rows, _ in cells.tolist()}
@@ -181,33 +189,38 @@ class Staging:
         names, present = [name for name in listed if name.startswith("done-")], {f"{self.folder}/{n}" for n in listed}
         parts, count = [np.empty(0, dtype=_CELL)], 0
         reports: dict[int, CellReport] = {}
+        tallies: dict[int, Tally] = {}
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for cells, found in pool.map(self._read, names):
+            for cells, found, told in pool.map(self._read, names):
                 parts.append(cells)
                 reports |= {count + place: report for place, report in found.items()}
+                tallies |= {count + place: tally for place, tally in told.items()}
                 count += len(cells)
         table = np.concatenate(parts)
         # a cell whose files another process has removed is to be done again
         lost = [place for place, each in reports.items() if not present.issuperset(file.path for file in each.files)]
         there = np.delete(np.arange(len(table)), lost)
         kept = there[_disjoint(table[there])]
-        return DoneCells(table[kept], [reports[number] for number in kept.tolist() if number in reports])
+        total = _summed(tallies[number] for number in kept.tolist() if number in tallies)
+        return DoneCells(table[kept], [reports[number] for number in kept.tolist() if number in reports], total)
 
-    def _read(self, name: str) -> tuple[NDArray[Any], dict[int, CellReport]]:
-        """Return the cells of one record, and the reports of those that have rows."""
+    def _read(self, name: str) -> tuple[NDArray[Any], dict[int, CellReport], dict[int, Tally]]:
+        """Return the cells of one record, the reports of those that have rows, and the tallies."""
         where = f"{self.folder}/{name}"
         try:
             read: dict[str, Any] = json.loads(self.storage.read(where))
-            if _digest(read["cells"], read["reports"]) != read["sha256"]:
+            told = read.get("tallies", {})
+            if _digest(read["cells"], read["reports"], told) != read["sha256"]:
                 raise ValueError("its content differs from its digest")
             cells = np.array([tuple(cell) for cell in read["cells"]], dtype=_CELL)
             # as arrays the reports take a tenth of what JSON takes
             reports = {int(place): _from_json(report) for place, report in read["reports"].items()}
+            tallies = {int(place): tally for place, tally in told.items()}
             for place, (order, index, rows, _) in enumerate(cells.tolist()):
                 self._check(Cell(order, index), rows, reports[place].files if rows else ())
         except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
             raise _damaged(self.storage, where, error) from None
-        return cells, reports
+        return cells, reports, tallies
 
     def _check(self, cell: Cell, rows: int, files: tuple[FileEntry, ...]) -> None:
         """Refuse a record that no run can have written: it would lose rows, or publish what lies elsewhere."""
@@ -303,8 +316,19 @@ def _disjoint(cells: NDArray[Any]) -> NDArray[np.int64]:
     return kept
 
 
-def _digest(cells: list[Any], reports: dict[str, Any]) -> str:
-    return sha256(json.dumps([cells, reports], sort_keys=True).encode())
+def _summed(tallies: Iterable[Tally]) -> Tally:
+    """Return the sums of numbers by name."""
+    total: Tally = {}
+    for tally in tallies:
+        for name, numbers in tally.items():
+            sums = total.setdefault(name, dict.fromkeys(numbers, 0))
+            for key, number in numbers.items():
+                sums[key] += number
+    return total
+
+
+def _digest(cells: list[Any], reports: dict[str, Any], tallies: dict[str, Any]) -> str:
+    return sha256(json.dumps([cells, reports, *([tallies] if tallies else [])], sort_keys=True).encode())
 
 
 def _to_json(report: CellReport) -> dict[str, Any]:

@@ -140,7 +140,7 @@ class Map(OverOne):
 
 def uses_functions(node: Any) -> bool:
     """Return whether a plan calls any function of a user."""
-    inputs = (getattr(node, name, None) for name in ("inner", "other", "catalog"))
+    inputs = (*(getattr(node, name, None) for name in ("inner", "other", "catalog")), *getattr(node, "catalogs", ()))
     return isinstance(node, Map) or any(uses_functions(each) for each in inputs if each is not None)
 
 

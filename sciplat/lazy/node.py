@@ -130,9 +130,9 @@ class Scan:
         if cover is None:
             cover = self.cover
         elif self.cover is not None:
-            cover = Coverage(common_ranges(self.cover.ranges, cover.ranges))
+            cover = Coverage(common_ranges(self.cover.ranges, cover.ranges), cover.squares)
         if cover is not None:  # no more of it than the task needs travels
-            cover = Coverage(cover.clipped(cell.start, cell.stop))
+            cover = Coverage(cover.clipped(cell.start, cell.stop), cover.squares)
         return ScanTask(self.store.storage, self._file(cell), cell, self.columns, cover, self.bounds)
 
     def cost(self, cell: Cell) -> Cost:

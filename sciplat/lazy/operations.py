@@ -12,6 +12,8 @@ from sciplat.errors import ArgumentError, ColumnError
 from sciplat.io.catalog_store import CatalogStore
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.lazy.concat import Concat
+from sciplat.lazy.crossmatch import crossmatch_node
+from sciplat.lazy.groups import Groups, parse_linking
 from sciplat.lazy.join import On, join_nodes
 from sciplat.lazy.map import Map
 from sciplat.lazy.node import Nest, Node, Select, Within
@@ -20,6 +22,8 @@ from sciplat.lazy.sample import Sample
 from sciplat.lazy.where import WithColumns
 from sciplat.sky.angle import AngleLike, parse_angle
 from sciplat.sky.region import Region
+from sciplat.steps.crossmatch import Find
+from sciplat.steps.crossmatch import How as MatchHow
 from sciplat.steps.join import How
 from sciplat.steps.parse import parse_expression
 
@@ -240,6 +244,74 @@ class Operations:
             )
         return self._made(Concat(self.node, other.node), other.stored)
 
+    def crossmatch(
+        self,
+        other: "Operations",
+        *,
+        radius: AngleLike | None = None,
+        find: Find = "nearest",
+        neighbours: int = 1,
+        how: MatchHow = "inner",
+        epoch: str | None = None,
+        motion: bool = True,
+        n_sigma: float | None = None,
+        probability: bool = False,
+        suffix: str = "_other",
+    ) -> Self:
+        """Match these rows with those of another catalog by their places on the sky. Lazy.
+
+        No pair is lost at the border of a cell, and the answer does not depend on how either catalog is cut into cells.
+
+        Parameters
+        ----------
+        other : Catalog
+            The right catalog; this is the left one.
+        radius : angle, optional
+            Farther rows are no match: above 0, at most 10 deg; the limit is included.
+        find : {"nearest", "mutual", "all"}
+            For each left row its nearest right row; pairs that are each other's nearest; or every pair. Of rows that
+            are equally near, the one that comes first in its store.
+        neighbours : int
+            With "nearest", so many of the nearest right rows.
+        how : {"inner", "left", "right", "outer", "anti", "xor"}
+            Pairs alone; with unmatched left rows, right rows, or both; left rows without a match; or rows of either
+            side without one.
+        epoch : str, optional
+            "J2016.0": rows that have motions are moved to it before they meet. By default left rows are moved to the
+            epoch of the right catalog; if only the right rows have motions, these to that of the left one.
+        motion : bool
+            False leaves all rows where they stand.
+        n_sigma : float, optional
+            Rows farther apart than so many combined standard deviations of their positions are no match; both
+            catalogs must know their errors. "nearest" still means the smallest angle.
+        probability : bool
+            Add the probability that a pair is one source, and that the left row has no counterpart (Budavari and
+            Szalay 2008), with densities and the fraction of counterparts estimated from the catalogs themselves.
+        suffix : str
+            Of the right columns whose names are taken.
+
+        Returns
+        -------
+        Catalog
+            A position of its own, `ra` and `dec` (the left row's, else the right row's, as they stand), the columns of
+            both, and `separation` (arcsec); `sigma` where errors count, `match_probability` and
+            `no_match_probability` if asked for, `motion_missing` where rows are moved. With "anti" the left columns
+            alone. ``.report["completeness"]`` of the written result says how many left rows found a match.
+
+        Raises
+        ------
+        ArgumentError, AngleError
+            If the arguments make no sense, or a catalog lacks the epoch, motions or errors that they ask for.
+        """
+        if not isinstance(other, Operations):
+            raise ArgumentError(
+                "crossmatch takes a catalog", found=type(other).__name__, hint="ingest the table with ingest_catalog"
+            )
+        given: dict[str, Any] = {"find": find, "neighbours": neighbours, "epoch": epoch, "motion": motion}
+        given |= {"radius": radius, "n_sigma": n_sigma, "probability": probability}
+        node = crossmatch_node(self.node, other.node, how=how, suffix=suffix, **given)
+        return self._made(node, other.stored)
+
     def join(
         self,
         other: "Operations | pa.Table | pd.DataFrame",
@@ -285,6 +357,31 @@ class Operations:
         right = other.node if isinstance(other, Operations) else other
         node = join_nodes(self.node, right, on=on, how=how, suffix=suffix, reach=degrees)
         return self._made(node, other.stored if isinstance(other, Operations) else 0)
+
+    def groups(self, *, radius: AngleLike, reach: AngleLike | None = None) -> Self:
+        """Tell which rows are near each other: those within the radius are linked, chains of links make a group. Lazy.
+
+        Parameters
+        ----------
+        radius : angle
+            1 mas to 3.3 deg; the limit is included.
+        reach : angle, optional
+            How far around its cell a group is looked for: no row of it may be farther than (reach - radius) / 2 from
+            its first row. By default 30 radii; at least 3 radii, at most 10 deg.
+
+        Returns
+        -------
+        Catalog
+            All rows, with `group_id`, the smallest `_healpix_29` in the group, and `group_size`.
+
+        Raises
+        ------
+        AngleError, ArgumentError
+            If an angle is none, too small or too large, or there are such columns already; and, when the rows are asked
+            for, if a group is wider than the reach allows.
+        """
+        places = narrowed(self.node, (HEALPIX_COLUMN, *self.properties["position"]))
+        return self._made(Groups(self.node, places, parse_linking(radius, reach)))
 
     def _made(self, node: Node, stored: int = 0) -> Self:
         """Return the collection of another plan, with so many bytes of further inputs."""

@@ -7,6 +7,8 @@ from typing import Any, cast
 
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.lazy.concat import Concat
+from sciplat.lazy.crossmatch import Crossmatch
+from sciplat.lazy.groups import CrossmatchMany, Groups
 from sciplat.lazy.join import Join, JoinTable
 from sciplat.lazy.node import Nest, Node, OverOne, RowFilter, Scan, Select, Within
 from sciplat.lazy.sample import Sample
@@ -51,22 +53,10 @@ def narrowed(node: Node, columns: tuple[str, ...]) -> Node:
     Node
         With these columns, perhaps in another order and among others.
     """
-    narrow = node
-    if isinstance(node, Scan):
-        narrow = replace(node, columns=columns)
-    elif isinstance(node, Select):
-        narrow = narrowed(node.inner, columns)
-    elif isinstance(node, WithColumns):
-        narrow = _narrowed_columns(node, columns)
-    elif isinstance(node, Nest):
-        narrow = _over(node, _only(node.inner, (*node.head, *node.columns)))
-    elif isinstance(node, Concat):
-        narrow = Concat(_only(node.inner, columns), _only(node.other, columns))
-    elif isinstance(node, Join | JoinTable):
-        narrow = _narrowed_join(node, columns)
-    elif isinstance(node, RowFilter):
-        narrow = _over(node, narrowed(node.inner, _united(columns, _FILTERS[type(node)](node))))
-    return narrow
+    if isinstance(node, RowFilter):
+        return _over(node, narrowed(node.inner, _united(columns, _FILTERS[type(node)](node))))
+    narrow = _NARROWED.get(type(node))
+    return narrow(node, columns) if narrow else node
 
 
 def covered(node: Node, cover: Coverage) -> Node:
@@ -76,7 +66,7 @@ def covered(node: Node, cover: Coverage) -> Node:
         return replace(node, cover=both)
     if isinstance(node, Concat):
         return Concat(covered(node.inner, cover), covered(node.other, cover))
-    if isinstance(node, _IN_PLACE):
+    if isinstance(node, _IN_PLACE) or (isinstance(node, Crossmatch) and node.keeps_left):
         return _over(node, covered(node.inner, cover))
     return node
 
@@ -93,7 +83,10 @@ def _bounded(node: Node, bounds: Bounds) -> Node:
         bounds = {name: span for name, span in bounds.items() if name not in computed}
     if isinstance(node, Nest):  # rows that are gathered share these alone
         bounds = {name: span for name, span in bounds.items() if name in (node.by, HEALPIX_COLUMN)}
-    if isinstance(node, _IN_PLACE):
+    if isinstance(node, Crossmatch):
+        mine = dict(node.layout.mine) if node.keeps_left else {}
+        bounds = {name: span for name, span in bounds.items() if name in mine}
+    if isinstance(node, _IN_PLACE) or (isinstance(node, Crossmatch) and node.keeps_left):
         return _over(node, _bounded(node.inner, bounds))
     return node
 
@@ -119,6 +112,43 @@ def _narrowed_join(node: Join | JoinTable, columns: tuple[str, ...]) -> Node:
         return _over(node, inner)
     right = (HEALPIX_COLUMN, *node.other.properties["position"], *its, *wanted)
     return replace(node, inner=inner, other=_only(node.other, right))
+
+
+def _narrowed_crossmatch(node: Crossmatch, columns: tuple[str, ...]) -> Node:
+    """Return a cross-match that makes some columns; what the other side is asked for keeps its name in the result."""
+    matching, layout = node.matching, node.layout
+    wanted = [old for old, new in layout.its if new in columns]
+    # a column of the other side has its suffix because there is one of its name here
+    mine = (*matching.left.columns, *(old for old, new in layout.mine if new in columns), *wanted)
+    its = (*matching.right.columns, *wanted)
+    sides = {"inner": _only(node.inner, mine), "other": _only(node.other, its)}
+    return replace(node, **sides)  # type: ignore[arg-type]
+
+
+def _narrowed_many(node: CrossmatchMany, columns: tuple[str, ...]) -> Node:
+    """Return a match of many catalogs that gives some columns, under the names that they have."""
+    kept = tuple(tuple(pair for pair in names if pair[1] in columns) for names in node.kept)
+    catalogs = tuple(
+        _only(each, (HEALPIX_COLUMN, *each.properties["position"], *(old for old, _ in names)))
+        for each, names in zip(node.catalogs, kept, strict=True)
+    )
+    return replace(node, catalogs=catalogs, kept=kept)
+
+
+_NARROWED: dict[type, Callable[[Any, tuple[str, ...]], Node]] = {
+    Scan: lambda node, columns: replace(node, columns=columns),
+    Select: lambda node, columns: narrowed(node.inner, columns),
+    WithColumns: _narrowed_columns,
+    Nest: lambda node, _: _over(node, _only(node.inner, (*node.head, *node.columns))),
+    Concat: lambda node, columns: Concat(_only(node.inner, columns), _only(node.other, columns)),
+    Join: _narrowed_join,
+    JoinTable: _narrowed_join,
+    Crossmatch: _narrowed_crossmatch,
+    CrossmatchMany: _narrowed_many,
+    Groups: lambda node, columns: _over(
+        node, _only(node.inner, (HEALPIX_COLUMN, *node.properties["position"], *columns))
+    ),
+}
 
 
 def _only(node: Node, columns: Iterable[str]) -> Node:

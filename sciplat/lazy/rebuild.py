@@ -12,10 +12,12 @@ from sciplat.io.storage import Storage, open_storage
 from sciplat.lazy.catalog import Catalog
 from sciplat.lazy.fingerprint import Record
 from sciplat.lazy.function import load_function
+from sciplat.lazy.groups import CrossmatchMany
 from sciplat.lazy.images import Images, open_images
 from sciplat.lazy.map import parse_schema
 from sciplat.lazy.open import open_catalog
 from sciplat.lazy.region import parse_region
+from sciplat.steps.groups import Linking
 
 
 def rebuild(plan: Record) -> Catalog:
@@ -51,6 +53,8 @@ def _rebuilt(plan: Record) -> Catalog:
         return catalog.select(*plan["columns"]) if plan["columns"] != catalog.columns else catalog
     if op == "photometry":
         return _photometry(plan)
+    if op == "crossmatch_many":
+        return _crossmatch_many(plan)
     if op == "ingest":
         raise PlanChanged("the store was ingested: its plan is not repeated", hint="call ingest_catalog again")
     if op not in _OPERATIONS:
@@ -80,6 +84,24 @@ def _join(inner: Catalog, plan: Record) -> Catalog:
     return inner.join(rebuild(plan["other"]), on=on, how=plan["how"], suffix=plan["suffix"], reach=reach)
 
 
+def _crossmatch(inner: Catalog, plan: Record) -> Catalog:
+    names = ("find", "neighbours", "how", "epoch", "motion", "n_sigma", "probability", "suffix")
+    radius = None if plan["radius"] is None else f"{plan['radius']!r} deg"
+    return inner.crossmatch(rebuild(plan["other"]), radius=radius, **{name: plan[name] for name in names})
+
+
+def _groups(inner: Catalog, plan: Record) -> Catalog:
+    return inner.groups(radius=f"{plan['radius']!r} deg", reach=f"{plan['reach']!r} deg")
+
+
+def _crossmatch_many(plan: Record) -> Catalog:
+    catalogs = [rebuild(part) for part in plan["catalogs"]]
+    kept = tuple(tuple((old, new) for old, new in names) for names in plan["columns"])
+    linking = Linking(plan["radius"], plan["reach"])
+    node = CrossmatchMany(tuple(catalog.node for catalog in catalogs), linking, kept)
+    return Catalog(node, None, sum(catalog.stored for catalog in catalogs))
+
+
 _OPERATIONS: dict[str, Callable[[Catalog, Record], Catalog]] = {
     "within": lambda inner, plan: inner.within(parse_region(plan["region"])),
     "select": lambda inner, plan: inner.select(*plan["columns"]),
@@ -89,7 +111,9 @@ _OPERATIONS: dict[str, Callable[[Catalog, Record], Catalog]] = {
     "sample": lambda inner, plan: inner.sample(plan["fraction"], seed=plan["seed"]),
     "concat": lambda inner, plan: inner.concat(rebuild(plan["other"])),
     "map": _map,
+    "groups": _groups,
     "join": _join,
+    "crossmatch": _crossmatch,
 }
 
 

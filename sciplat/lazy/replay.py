@@ -138,6 +138,9 @@ def _copied(node: Any, plan: Record, tasks: list[Any], folder: Path) -> Record:
     if "step" in plan:
         _copy_module(plan["step"]["import"], folder)
         plan = plan | {"timeout": None, "memory": None}  # a debugger needs the function in its own process
+    if "catalogs" in plan:
+        pairs = zip(node.catalogs, plan["catalogs"], strict=True)
+        return plan | {"catalogs": [_copied(each, its, tasks, folder) for each, its in pairs]}
     inputs = {name: getattr(node, name) for name in ("inner", "other") if name in plan}
     return plan | {name: _copied(inner, plan[name], tasks, folder) for name, inner in inputs.items()}
 

@@ -157,6 +157,8 @@ def _inputs(plan: Record) -> list[Input]:
         part = plan.get(key)
         if isinstance(part, dict):
             inputs += [_input(part, "images")] if key == "images" else _inputs(part)
+    for part in plan.get("catalogs", []):
+        inputs += _inputs(part)
     return [*inputs, _input(plan, "catalog")] if plan.get("op") == "scan" else inputs
 
 

@@ -62,6 +62,14 @@ def joined_cells(left: list[Cell], right: list[Cell]) -> list[Cell]:
     return sorted([*finest, *Coverage.from_ranges(remains).cells], key=lambda cell: cell.start)
 
 
+def added_cells(cells: list[Cell], others: list[Cell]) -> list[Cell]:
+    """Return disjoint cells and the parts of others that lie in none of them, in the order of the sky."""
+    ranges = Coverage.from_ranges(cell_ranges(cells)).ranges
+    gaps = np.stack([np.append(0, ranges[:, 1]), np.append(ranges[:, 0], Cell(0, 11).stop)], axis=1)
+    beside = common_ranges(gaps[gaps[:, 0] < gaps[:, 1]], Coverage.from_ranges(cell_ranges(others)).ranges)
+    return sorted([*cells, *Coverage.from_ranges(beside).cells], key=lambda cell: cell.start)
+
+
 def common_cells(cells: list[Cell], coverage: Coverage, order: int) -> list[tuple[Cell, int]]:
     """Return the parts of `cells` that may touch `coverage`, none coarser than `order`.
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mocpy import MOC
 
 Ranges = NDArray[np.int64]
+Squares = NDArray[np.int64]
 Positions = NDArray[np.float64]
 _FIRST_CODES = np.int64(4) << 2 * np.arange(MAX_ORDER + 1)  # the first NUNIQ code of every order
 _CELL_RADIUS = 65.0  # degrees: no cell of order k reaches farther than this / 2**k from its centre
@@ -25,15 +26,19 @@ _OUTLINE_CELLS = 32  # cells across a polygon: fine enough to follow it, coarse 
 
 @dataclass(frozen=True, eq=False)
 class Coverage:
-    """A part of the sky made of whole cells (a MOC).
+    """A part of the sky made of whole cells (a MOC), perhaps cut to squares that follow its border more closely.
 
     Parameters
     ----------
     ranges : ndarray of int64, shape (n, 2)
         Half-open ranges of order-29 indices, sorted, disjoint and not touching.
+    squares : ndarray of int64, shape (m, 5), optional
+        Face of HEALPix, x0, x1, y0, y1 of boxes of order-29 cells, half open: what lies in none of them is outside.
+        Only `contains` knows of them, for all else the ranges are the coverage.
     """
 
     ranges: Ranges
+    squares: Squares | None = None
 
     @classmethod
     def from_moc(cls, moc: "MOC") -> "Coverage":
@@ -91,6 +96,10 @@ class Coverage:
         begun = np.searchsorted(self.ranges[:, 0], index, side="right")
         ended = np.searchsorted(self.ranges[:, 1], index, side="right")
         inside: NDArray[np.bool_] = begun > ended
+        if self.squares is not None:
+            from sciplat.kernels.coverage import cut_to_squares
+
+            cut_to_squares(index, self.squares, inside)
         return inside
 
     def clipped(self, start: int, stop: int, *, limit: int = 64) -> Ranges:

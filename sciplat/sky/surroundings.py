@@ -6,14 +6,15 @@ import numpy as np
 
 from sciplat.errors import ArgumentError
 from sciplat.sky.cell import MAX_ORDER, Cell
-from sciplat.sky.coverage import Coverage
+from sciplat.sky.coverage import Coverage, Squares
 
 # Degrees: a cell of order k is nowhere narrower, from an edge to the opposite one, than this / 2**k. Cells are unit
 # squares of a plane (Calabretta and Roukema 2007, MNRAS 381, 865) whose edges are pi/2 / 2**k apart along x + y and
 # x - y. On the sky these grow fastest at the poles, along the meridians 0, 90, 180 and 270 degrees: by
 # sqrt(3/2 + 3 pi**2 / 8) for each radian. The quotient is 0.68877 rad, 0.673 of the square root of the cell's area.
 _NARROWEST = 39.46
-_MAX_REACH = 10.0  # degrees: a ring of order 1 suffices
+_MAX_REACH = 20.0  # degrees: the partners of partners within 10; one ring of cells of order 0 suffices, and half a face
+_PARTS = 9  # of a square that sticks out of its face on all sides
 _FINEST_RING = 6  # orders below the cell's: 256 cells around it, which add 6 % to its area
 
 
@@ -22,13 +23,14 @@ def surroundings(cell: Cell, reach: float) -> Coverage:
 
     One ring of cells that are nowhere narrower than `reach` is laid around the cell, or around its ancestor of their
     order where they are larger than the cell. Its area is below (1.04 a + 9 reach)**2, where a is the square root of
-    the cell's area, for cells of order 23 or coarser: finer ones run out of orders for a thin ring.
+    the cell's area, for cells of order 23 or coarser: finer ones run out of orders for a thin ring. Of the ring's rows
+    those within `reach` are few where it is small: squares follow the cell's edges at this distance.
 
     Parameters
     ----------
     cell : Cell
     reach : float
-        Degrees, above 0 and at most 10.
+        Degrees, above 0 and at most 20.
 
     Raises
     ------
@@ -47,7 +49,20 @@ def surroundings(cell: Cell, reach: float) -> Coverage:
     edges, corners = external_neighbours(
         np.array([inner.index], dtype=np.uint64), inner.order, ring - inner.order, num_threads=1
     )
-    around = np.concatenate([edges.ravel().astype(np.int64), corners[corners >= 0]])  # -1: no corner, three cells meet
+    beside = np.concatenate([edges.ravel().astype(np.int64), corners[corners >= 0]])  # -1: no corner, three cells meet
     shift = 2 * (MAX_ORDER - ring)
-    ranges = np.stack([around << shift, (around + 1) << shift], axis=1)
-    return Coverage.from_ranges(np.concatenate([[[inner.start, inner.stop]], ranges]))
+    ranges = np.stack([beside << shift, (beside + 1) << shift], axis=1)
+    around = Coverage.from_ranges(np.concatenate([[[inner.start, inner.stop]], ranges]))
+    return Coverage(around.ranges, _grown(cell, reach))
+
+
+def _grown(cell: Cell, reach: float) -> Squares:
+    """Return the cell's square with a margin of `reach` on all sides, in parts on the faces that it lies on."""
+    from sciplat.kernels.healpix import split_index, unfold
+
+    face, x, y = split_index(cell.start)
+    width, size = 1 << (MAX_ORDER - cell.order), 1 << MAX_ORDER
+    margin = math.ceil(reach / _NARROWEST * size) + 2  # places are rounded to order-29 cells
+    parts = np.empty((_PARTS, 5), np.int64)
+    count = unfold(face, x - margin, x + width + margin, y - margin, y + width + margin, size, parts)
+    return parts[:count]

@@ -1,5 +1,6 @@
 """Tasks: a step bound to one cell and to what it must read. They travel to workers, so they hold no open files."""
 
+import json
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -7,10 +8,13 @@ import pyarrow as pa
 
 from sciplat.io.catalog_store import read_cell
 from sciplat.io.publish import FileEntry
+from sciplat.io.staging import Tally
 from sciplat.io.storage import Storage
 from sciplat.sky.cell import Cell
 from sciplat.sky.coverage import Coverage
 from sciplat.sky.region import Region
+
+_TALLY = b"tally"  # in the metadata of a task's rows
 
 
 class Task(Protocol):
@@ -24,6 +28,17 @@ class Task(Protocol):
     def run(self) -> pa.Table:
         """Read, compute, and return the rows, sorted by `_healpix_29`."""
         ...
+
+
+def with_tally(table: pa.Table, tally: Tally) -> pa.Table:
+    """Return a task's rows with numbers by name, which are summed over all tasks of a plan."""
+    return table.replace_schema_metadata({_TALLY: json.dumps(tally)})
+
+
+def without_tally(table: pa.Table) -> tuple[pa.Table, Tally | None]:
+    """Return a task's rows without these numbers, and the numbers."""
+    told = (table.schema.metadata or {}).get(_TALLY)
+    return (table, None) if told is None else (table.replace_schema_metadata(None), json.loads(told))
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,7 @@ class ScanTask:
         """Read the rows."""
         cover = Coverage.from_cells([self.cell]) if self.cover is None else self.cover
         ranges = cover.clipped(self.cell.start, self.cell.stop)
-        return read_cell(self.storage, self.file, self.columns, ranges, dict(self.bounds))
+        return read_cell(self.storage, self.file, self.columns, ranges, dict(self.bounds), cover.squares)
 
 
 @dataclass(frozen=True)

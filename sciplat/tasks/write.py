@@ -23,7 +23,7 @@ from sciplat.tasks.attempt import BundleReport, attempt_all
 from sciplat.tasks.log import RunLog, origin
 from sciplat.tasks.memory import Work
 from sciplat.tasks.run import Run
-from sciplat.tasks.task import Task
+from sciplat.tasks.task import Task, without_tally
 from sciplat.tasks.workers import LocalThreads
 
 MakeProvenance = Callable[[dict[str, Any], str, int], bytes]  # of a report, the digest of the rows, and how many
@@ -49,12 +49,12 @@ class WriteBundle:
         """Return the rows that each task gave; all of them are committed."""
         name = sha256(" ".join(str(task.cell) for task in tasks).encode())[:32]
         earlier = self.staging.rows_done(name)  # by a worker that was lost before it could say so
-        written = {}
+        written, tallies = {}, {}
 
         def write(task: Task) -> int:
             if task.cell in earlier:
                 return earlier[task.cell]
-            table = task.run()
+            table, tallies[task.cell] = without_tally(task.run())
             written[task.cell] = self.staging.write(task.cell, table, self.rows_per_cell)
             return int(table.num_rows)
 
@@ -62,7 +62,10 @@ class WriteBundle:
         pa.default_memory_pool().release_unused()  # half of it would stay, and count against the next task
         done = [each for each in report.outcomes if each.cell in written]
         if done:
-            records = [CellRecord(each.cell, each.result or 0, each.seconds, written[each.cell]) for each in done]
+            records = [
+                CellRecord(each.cell, each.result or 0, each.seconds, written[each.cell], tallies[each.cell])
+                for each in done
+            ]
             self.staging.commit(records, "" if earlier else name)
         return report
 
@@ -164,6 +167,7 @@ def _report(run: Run[int], done: DoneCells) -> dict[str, Any]:
     quoted, standing = run.work.total, run.standing()
     aside = sorted(run.retries.quarantined.items(), key=lambda item: item[0].start)
     return {
+        **done.tally,
         "rows": done.rows,
         "cells": len(done.cells),
         "cells_of_this_run": run.cells,

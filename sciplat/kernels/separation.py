@@ -1,0 +1,83 @@
+"""Angles between positions, stable from coincident points to antipodes.
+
+The haversine sin^2(d/2) has full relative precision for small angles; near 180 degrees that of the angle to the antipode
+has. Source: R. W. Sinnott 1984, Sky and Telescope 68, 159; the antipode follows from cos^2 = 1 - sin^2.
+"""
+
+import math
+
+from sciplat.kernels._jit import kernel
+
+RADIANS = math.pi / 180
+_SMALL = 0.02  # radians: up to here four terms of the series of the sine are exact
+
+
+@kernel
+def square(ra, dec, other_ra, other_dec):
+    """Return sin^2(d/2) of two positions in degrees; the same bits for both orders.
+
+    With the declination between both, every term is positive and only one cosine is needed.
+    """
+    turn = ra - other_ra
+    if turn > 180 or turn < -180:
+        turn -= 360 * math.floor(turn / 360 + 0.5)
+    across = _sine_of_half(turn * RADIANS)
+    along = _sine_of_half((dec - other_dec) * RADIANS)
+    between = math.cos((dec + other_dec) * (0.5 * RADIANS))
+    across *= across
+    return along * along * (1 - across) + between * between * across
+
+
+@kernel
+def _sine_of_half(angle):
+    half = 0.5 * angle
+    if -_SMALL < angle < _SMALL:
+        x = half * half
+        return half * (1 - x * (1 / 6 - x * (1 / 120 - x / 5040)))
+    return math.sin(half)
+
+
+@kernel
+def square_of(angle):
+    """Return sin^2 of half an angle in degrees."""
+    half = math.sin(0.5 * angle * RADIANS)
+    return half * half
+
+
+@kernel
+def angle_of(squared):
+    """Return the angle in degrees whose half has this sin^2; up to 90 degrees it has full precision."""
+    return 2 * math.asin(math.sqrt(min(squared, 1.0))) / RADIANS
+
+
+@kernel
+def angles_of(squared, out_angle):
+    """Return the angles of many.
+
+    Parameters
+    ----------
+    squared : ndarray of float64, shape (n,)
+    out_angle : ndarray of float64, shape (n,)
+        Degrees.
+    """
+    for i in range(squared.shape[0]):
+        out_angle[i] = angle_of(squared[i])
+
+
+@kernel
+def separations(ra, dec, other_ra, other_dec, out_angle):
+    """Measure the angles between positions.
+
+    Parameters
+    ----------
+    ra, dec, other_ra, other_dec : ndarray of float64, shape (n,)
+        Degrees.
+    out_angle : ndarray of float64, shape (n,)
+        Degrees, 0 to 180.
+    """
+    for i in range(ra.shape[0]):
+        near = square(ra[i], dec[i], other_ra[i], other_dec[i])
+        if near <= 0.5:
+            out_angle[i] = angle_of(near)
+        else:
+            out_angle[i] = 180 - angle_of(square(ra[i] + 180, -dec[i], other_ra[i], other_dec[i]))

@@ -1,0 +1,279 @@
+"""The plan node that matches two catalogs by the places of their rows on the sky."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sciplat.errors import ArgumentError
+from sciplat.lazy.around import cells_around, cost_around, rows_coverage, tasks_around, united
+from sciplat.lazy.concat import widest_column
+from sciplat.lazy.fingerprint import Record
+from sciplat.lazy.matching import HOWS, parse_matching
+from sciplat.lazy.node import Node, OverOne, extent_of, row_bytes
+from sciplat.lazy.pair_count import pair_count
+from sciplat.lazy.reach import Far, far_errors, far_moves
+from sciplat.sky.align import added_cells
+from sciplat.sky.cell import Cell, cell_ranges, positions_29
+from sciplat.sky.coverage import Coverage, Ranges
+from sciplat.sky.region import Cone
+from sciplat.sky.surroundings import surroundings
+from sciplat.steps.crossmatch import MAX_REACH, SURE, How, Matching
+from sciplat.steps.matched import BOTH_SIDES, Layout, layout
+from sciplat.tasks.crossmatch import CrossmatchTask
+from sciplat.tasks.quote import Cost, rates
+from sciplat.tasks.task import Task
+
+_POINT_BYTES = 90  # of a row while it is matched: index, position, rank, run, its place in the table of cells
+_PAIR_BYTES = 80  # of a pair: two rows and a distance, listed, sorted and taken
+_CELL_RADIUS = 65.0  # degrees: no cell of order k reaches farther from its centre than this / 2**k
+_LEAST_REACH = 1e-9  # degrees
+_LEFT_ROWS = ("inner", "left", "anti")  # hows whose rows are rows of the left catalog
+
+
+@dataclass(frozen=True)
+class Crossmatch(OverOne):
+    """Match the rows of a catalog with those of another one.
+
+    Parameters
+    ----------
+    inner, other : Node
+        The left and the right catalog.
+    matching : Matching
+    how : {"inner", "left", "right", "outer", "anti", "xor"}
+    suffix : str
+        Of the other's columns whose names are taken.
+    asked : dict
+        What was asked for, for the record.
+
+    Raises
+    ------
+    ArgumentError
+        If two columns would have one name, or how far to look is not known or farther than 10 deg.
+    """
+
+    other: Node
+    matching: Matching
+    how: How
+    suffix: str
+    asked: Record
+
+    def __post_init__(self) -> None:
+        _ = self.layout
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The columns of the result."""
+        return layout(self.inner.schema, self.other.schema, self.matching, self.how, self.suffix)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Index and position of the result, the left columns, the right ones, and what is said of each pair."""
+        return self.layout.schema
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """The left catalog's; where rows of the right one stand among them, only what holds for both."""
+        mine, its = self.inner.properties, self.other.properties
+        if self.how == "anti":
+            return mine
+        own = {**mine, "position": ["ra", "dec"]}
+        if self.how not in BOTH_SIDES:
+            return own
+        same = mine.get("epoch") == its.get("epoch")
+        kept = {name: value for name, value in own.items() if name not in ("motion", "errors")}
+        return {**kept, "id": None, "epoch": mine.get("epoch") if same else None}
+
+    @property
+    def keeps_left(self) -> bool:
+        """Whether each row comes from a left row, and which right rows it gets does not depend on other left rows."""
+        alone = self.matching.find != "mutual" and self.matching.density_order is None
+        return alone and self.how in _LEFT_ROWS
+
+    @property
+    def extent(self) -> Coverage | None:
+        """A coverage that holds all rows, None where it is not known."""
+        return extent_of(self.inner) if self.how in _LEFT_ROWS else None
+
+    @cached_property
+    def _ranges(self) -> tuple[Ranges, Ranges]:
+        return cell_ranges(list(self.inner.cells)), cell_ranges(list(self.other.cells))
+
+    @cached_property
+    def _moves(self) -> tuple[Far, Far]:
+        return far_moves(self.inner, self.matching.left), far_moves(self.other, self.matching.right)
+
+    @cached_property
+    def _errors(self) -> tuple[Far, Far]:
+        return far_errors(self.inner, self.matching.left), far_errors(self.other, self.matching.right)
+
+    def _reach(self, cell: Cell) -> float:
+        """Return how far from any place in a cell the partners of its rows may stand, in degrees."""
+        most = self._reach_of(None)
+        if not any(len(far.degrees) for far in (*self._moves, *self._errors)):
+            return most
+        return self._reach_of(surroundings(cell, 2 * most))
+
+    def _reach_of(self, around: Coverage | None) -> float:
+        """Return how far partners may stand from each other at most, of all rows or of those in a coverage."""
+        matching = self.matching
+        moves = sum(far.most(around) for far in self._moves)
+        reach = matching.radius
+        if matching.n_sigma is not None:
+            # no more than the step itself looks for, see `reaches` there
+            mine, its = (far.most(around) for far in self._errors)
+            scatter = matching.n_sigma * float(np.hypot(mine, its)) * SURE
+            reach = scatter if reach is None else min(reach, scatter)
+        reach = max(reach or 0.0, _LEAST_REACH) + moves
+        if reach > MAX_REACH:
+            raise ArgumentError(
+                f"partners of a row may stand farther than {MAX_REACH:g} deg from it",
+                found=f"{reach:.3g} deg, of which {moves:.3g} deg by motions",
+                hint="leave rows with such motions or errors out with .where(...), or give a radius= with n_sigma",
+            )
+        return reach
+
+    def _home(self, cell: Cell) -> Cell:
+        """Return the cell whose rows decide: where a prior is estimated, no finer than that asks for."""
+        order = self.matching.density_order
+        if order is None or cell.order <= order:
+            return cell
+        return Cell(order, cell.index >> 2 * (cell.order - order))
+
+    def _left_around(self, cell: Cell) -> Coverage | None:
+        """Return where the left rows stand that a task needs; None if these are the cell's own."""
+        home = self._home(cell)
+        if self.matching.find == "mutual":
+            return surroundings(home, 2 * self._reach(home))
+        if self.how in BOTH_SIDES:
+            return surroundings(home, self._reach(home))
+        return None if home == cell else Coverage.from_cells([home])
+
+    def _right_around(self, cell: Cell) -> Coverage:
+        """Return where the right rows stand that a task needs, in their own frame."""
+        home = self._home(cell)
+        reach = self._reach(home) * (2 if self.how in BOTH_SIDES else 1)
+        return self._turned(home, reach) if self._is_turned else surroundings(home, reach)
+
+    @property
+    def _is_turned(self) -> bool:
+        return self.matching.left.frame != self.matching.right.frame
+
+    def _turned(self, cell: Cell, reach: float, *, back: bool = False) -> Coverage:
+        """Return what holds the surroundings of a cell of the left frame in the right one, or the other way round."""
+        from sciplat.sky.frame import ra_dec, rotated, rotation, unit_vectors
+
+        frames = self.matching.left.frame, self.matching.right.frame
+        matrix = rotation(*(frames[::-1] if back else frames))
+        centre = positions_29(np.array([cell.start + 3 * (cell.stop - cell.start) // 4]))
+        ra, dec = (float(value[0]) for value in ra_dec(rotated(unit_vectors(*centre), matrix)))
+        radius = min(_CELL_RADIUS / 2**cell.order + reach, 180.0)
+        return Cone(f"{ra!r} deg", f"{dec!r} deg", f"{radius!r} deg").cover()
+
+    @cached_property
+    def cells(self) -> Sequence[Cell]:
+        """The left cells, without those that have nothing around them to match; and what else has right rows."""
+        cells = list(self.inner.cells)
+        if self.how in ("inner", "right"):
+            cells = [cell for cell in cells if self._has_right(cell)]
+        return added_cells(cells, self._right_cells) if self.how in BOTH_SIDES else cells
+
+    def _has_right(self, cell: Cell) -> bool:
+        return bool(cells_around(self.other, self._ranges[1], self._right_around(cell)))
+
+    @cached_property
+    def _right_cells(self) -> list[Cell]:
+        """The right cells, in the left frame."""
+        if not self._is_turned:
+            return list(self.other.cells)
+        return united(self._turned(cell, _LEAST_REACH, back=True) for cell in self.other.cells).cells
+
+    @cached_property
+    def _coverage(self) -> Coverage:
+        """Where the right catalog has rows near, in the left frame."""
+        return Coverage.from_cells(self._right_cells) if self._is_turned else rows_coverage(self.other)
+
+    def task(self, cell: Cell, cover: Coverage | None = None) -> CrossmatchTask:
+        """Return the matching of a cell's rows with the right rows around them."""
+        around = self._left_around(cell)
+        left: tuple[Task, ...]
+        if around is not None:
+            left = tasks_around(self.inner, self._ranges[0], around)
+        else:
+            left = (self.inner.task(cell, cover if self.keeps_left else None),)
+        right = tasks_around(self.other, self._ranges[1], self._right_around(cell))
+        near = self._coverage.clipped(cell.start, cell.stop)
+        return CrossmatchTask(
+            cell, left, right, (self.inner.schema, self.other.schema), self.matching, self.layout, near
+        )
+
+    def cost(self, cell: Cell) -> Cost:
+        """Return the cost of reading both sides and of holding all pairs."""
+        around = self._left_around(cell)
+        left = self.inner.cost(cell) if around is None else cost_around(self.inner, self._ranges[0], around)
+        right = cost_around(self.other, self._ranges[1], self._right_around(cell))
+        candidates, found = self._pairs(cell, left.rows, right.rows)
+        rows = self._rows(cell, found)
+        size = rows * row_bytes(self.schema)
+        read = max(left.memory, left.size + right.memory)
+        held = left.size + right.size + _POINT_BYTES * (left.rows + right.rows) + _PAIR_BYTES * candidates
+        held += size + max(widest_column(left, self.inner.schema), widest_column(right, self.other.schema))
+        return Cost(
+            read=left.read + right.read,
+            requests=left.requests + right.requests,
+            rows=rows,
+            places=min(rows, left.places + right.places),
+            size=size,
+            memory=max(read, held),
+            seconds=left.seconds + right.seconds + rates().nest * (left.rows + right.rows + candidates) / 4,
+        )
+
+    def _pairs(self, cell: Cell, left: float, right: float) -> tuple[float, float]:
+        """Return how many candidates a task is expected to list, and how many pairs it finds."""
+        matching = self.matching
+        found = min(left * matching.neighbours, right) if matching.find == "nearest" else min(left, right)
+        if matching.find != "all" and matching.left.errors is None:
+            return found, found
+        listed = min(pair_count(self.inner, self.other, cell, self._reach(cell)), left * right)
+        return max(listed, found), (max(listed, found) if matching.find == "all" else found)
+
+    def _rows(self, cell: Cell, found: float) -> float:
+        """Return the expected rows of the result."""
+        here = cell_ranges([cell])
+        mine, its = (float(node.rows_in(here)[0]) for node in (self.inner, self.other))
+        expected = {"inner": found, "left": max(found, mine), "right": max(found, its), "anti": mine, "xor": mine + its}
+        return expected.get(self.how, max(found, mine) + its)
+
+    def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
+        """Return the rows of the left catalog, or of both: how many match is not known before they are read."""
+        mine = self.inner.rows_in(ranges)
+        if self.how not in BOTH_SIDES:
+            return mine
+        return mine + (np.zeros(len(ranges)) if self._is_turned else self.other.rows_in(ranges))
+
+    def describe(self) -> Record:
+        """Return both catalogs and what was asked for."""
+        sides = {"inner": self.inner.describe(), "other": self.other.describe()}
+        return {"op": "crossmatch", **sides, "how": self.how, "suffix": self.suffix, **self.asked}
+
+
+def crossmatch_node(inner: Node, other: Node, *, how: Any, suffix: Any, **given: Any) -> Crossmatch:
+    """Return the node that matches two plans; `given` are the other arguments of `Catalog.crossmatch`.
+
+    Raises
+    ------
+    ArgumentError, AngleError
+        If the arguments make no sense.
+    """
+    if how not in HOWS:
+        raise ArgumentError(f"how={how!r} is unknown", hint=", ".join(f'"{name}"' for name in HOWS))
+    if not isinstance(suffix, str):
+        raise ArgumentError("the suffix is no text", found=repr(suffix), hint='suffix="_other"')
+    matching = parse_matching(inner, other, **given)
+    asked = {name: given[name] for name in ("find", "epoch", "motion", "probability")}
+    asked |= {"neighbours": matching.neighbours, "radius": matching.radius, "n_sigma": matching.n_sigma}
+    return Crossmatch(inner, other, matching, how, suffix, asked)

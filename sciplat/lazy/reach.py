@@ -1,0 +1,132 @@
+"""How far from a place the rows that a match finds there may stand: how far they move, how large their errors are."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sciplat.errors import ArgumentError
+from sciplat.io.extremes import read_extremes
+from sciplat.lazy.concat import Concat
+from sciplat.lazy.join import Join, JoinTable
+from sciplat.lazy.node import Node, RowFilter, Scan, Select
+from sciplat.lazy.where import WithColumns
+from sciplat.sky.align import meeting_pairs
+from sciplat.sky.cell import cell_ranges
+from sciplat.sky.coverage import Coverage, Ranges
+from sciplat.sky.epoch import years_of
+from sciplat.steps.crossmatch import Side
+from sciplat.steps.motion import AU_PER_YEAR, displacement
+
+Floats = NDArray[np.float64]
+_AT_ONCE = 16  # footers that are read: storage far away takes its time for each
+_ROUNDING = 1e-12  # degrees, of positions that are moved
+
+
+@dataclass(frozen=True, eq=False)
+class Far:
+    """The largest distance in each of some cells.
+
+    Parameters
+    ----------
+    ranges : ndarray of int64, shape (n, 2)
+        Sorted and disjoint cells.
+    degrees : ndarray of float64, shape (n,)
+    """
+
+    ranges: Ranges
+    degrees: Floats
+
+    def most(self, around: Coverage | None = None) -> float:
+        """Return the largest distance of all, or of the cells that touch a coverage."""
+        if around is None:
+            return float(self.degrees.max(initial=0.0))
+        near, _ = meeting_pairs(self.ranges, around.ranges)
+        return float(self.degrees[near].max(initial=0.0))
+
+
+_NOWHERE = Far(np.empty((0, 2), np.int64), np.empty(0))
+
+
+def far_moves(node: Node, side: Side) -> Far:
+    """Return how far rows move at most until the common epoch.
+
+    Raises
+    ------
+    ArgumentError
+        If that is not known before the plan has run.
+    """
+    moving = side.moving
+    if moving is None:
+        return _NOWHERE
+    ranges, most = _largest(node, moving.columns, side.name)
+    pm = np.hypot(most[moving.pmra[0]] * moving.pmra[1], most[moving.pmdec[0]] * moving.pmdec[1])
+    radial = np.zeros(len(pm))
+    if moving.parallax is not None and moving.rv is not None:
+        radial = most[moving.parallax[0]] * moving.parallax[1] * most[moving.rv[0]] * moving.rv[1] / AU_PER_YEAR
+    if isinstance(moving.epoch, tuple):
+        years = _longest(node, moving.epoch, moving.target, side.name)
+    else:
+        years = np.full(len(pm), abs(moving.target - moving.epoch))
+    return Far(ranges, displacement(pm, -radial, years) + _ROUNDING)
+
+
+def far_errors(node: Node, side: Side) -> Far:
+    """Return the largest standard deviation in any direction.
+
+    Raises
+    ------
+    ArgumentError
+        If that is not known before the plan has run.
+    """
+    errors = side.errors
+    if errors is None:
+        return _NOWHERE
+    ranges, most = _largest(node, errors.names, side.name)
+    ra, dec = (most[name] * unit for name, unit in (errors.ra, errors.dec))
+    # along the long axis of an ellipse the variance is at most the sum of both
+    return Far(ranges, np.maximum(ra, dec) if errors.corr is None else np.hypot(ra, dec))
+
+
+def _largest(node: Node, columns: Sequence[str], what: str) -> tuple[Ranges, dict[str, Floats]]:
+    """Return the largest magnitude of columns in each cell."""
+    ranges, spans = _extremes(node, tuple(columns), what)
+    return ranges, {name: np.nan_to_num(np.abs(span).max(axis=1)) for name, span in spans.items()}
+
+
+def _longest(node: Node, epoch: tuple[str, str], target: float, what: str) -> Floats:
+    """Return the longest time in years from the epochs in a column to the target, in each cell."""
+    name, unit = epoch
+    _, spans = _extremes(node, (name,), what)
+    years = [np.abs(target - years_of(ends, unit)) for ends in spans[name].T]
+    return np.nan_to_num(np.maximum(*years))
+
+
+def _extremes(node: Node, columns: tuple[str, ...], what: str) -> tuple[Ranges, dict[str, Floats]]:
+    """Return the smallest and largest values of columns in each cell of the stores that they come from."""
+    if isinstance(node, Scan):
+        return _stored_extremes(node, columns)
+    if isinstance(node, Concat):
+        parts = [_extremes(part, columns, what) for part in (node.inner, node.other)]
+        order = np.argsort(np.concatenate([ranges[:, 0] for ranges, _ in parts]), kind="stable")
+        ranges = np.concatenate([ranges for ranges, _ in parts])[order]
+        return ranges, {name: np.concatenate([spans[name] for _, spans in parts])[order] for name in columns}
+    computed = {name for name, _ in node.computed} if isinstance(node, WithColumns) else set()
+    if isinstance(node, RowFilter | Select | WithColumns | Join | JoinTable) and not computed & set(columns):
+        return _extremes(node.inner, columns, what)
+    raise ArgumentError(
+        f"how far the rows of {what} move or scatter is not known before its plan has run",
+        found=f"{', '.join(columns)} of {type(node).__name__.lower()}",
+        hint=".write(...) it to a store and match that",
+    )
+
+
+def _stored_extremes(scan: Scan, columns: tuple[str, ...]) -> tuple[Ranges, dict[str, Floats]]:
+    chosen = set(scan.cells)
+    entries = [entry for entry in scan.store.entries if entry.cell in chosen]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = list(pool.map(lambda entry: read_extremes(scan.store.storage, entry.file, columns), entries))
+    spans = {name: np.array([each[name] for each in found], np.float64).reshape(-1, 2) for name in columns}
+    return cell_ranges([entry.cell for entry in entries]), spans

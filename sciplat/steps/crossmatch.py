@@ -1,0 +1,275 @@
+"""Which rows of two catalogs belong together by their places on the sky."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sciplat.errors import ArgumentError
+from sciplat.sky.cell import healpix_29
+from sciplat.steps.errors import ErrorColumns, covariances
+from sciplat.steps.motion import Moving, moved
+from sciplat.steps.pairs import Floats, Indices, Pairs, Points, nearest_pairs, pairs_within
+from sciplat.steps.probability import probabilities
+from sciplat.steps.sort import stable_order
+
+Find = Literal["nearest", "mutual", "all"]
+How = Literal["inner", "left", "right", "outer", "anti", "xor"]
+MAX_REACH = 10.0  # degrees
+SURE = 1 + 1e-5  # standard deviations are rounded, most where ellipses are needles
+_INDEX = "_healpix_29"
+
+
+@dataclass(frozen=True)
+class Side:
+    """What places the rows of one catalog.
+
+    Parameters
+    ----------
+    name : str
+        For errors: "the left catalog".
+    position : tuple of str
+        Names of the right ascension and declination.
+    frame : str
+    moving : Moving, optional
+        To when the rows are brought.
+    errors : ErrorColumns, optional
+        Of their positions.
+    """
+
+    name: str
+    position: tuple[str, str]
+    frame: str
+    moving: Moving | None = None
+    errors: ErrorColumns | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that are needed."""
+        moving = self.moving.columns if self.moving else ()
+        return (_INDEX, *self.position, *moving, *(self.errors.names if self.errors else ()))
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Which pairs are wanted.
+
+    Parameters
+    ----------
+    find : {"nearest", "mutual", "all"}
+    neighbours : int
+        Right rows that are found for each left row, with "nearest".
+    radius : float, optional
+        Degrees; the limit is included.
+    n_sigma : float, optional
+        Combined standard deviations; the limit is included.
+    density_order : int, optional
+        Of the cells in which the prior of probabilities is estimated; without it there are none.
+    left, right : Side
+    """
+
+    find: Find
+    neighbours: int
+    radius: float | None
+    n_sigma: float | None
+    density_order: int | None
+    left: Side
+    right: Side
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """The rows of a table as points, in the frame of the left catalog and at the common epoch.
+
+    Parameters
+    ----------
+    points : Points
+        Their `rank` is the row of the table.
+    index : ndarray of int64, shape (n,)
+        Of the rows where they stand, in the frame of the left catalog, in the order of the table.
+    ra, dec : ndarray of float64, shape (n,)
+        There, degrees.
+    missing : ndarray of bool, shape (n,), optional
+        Rows that should have been moved and have no motion.
+    cov : ndarray of float64, shape (n, 3), optional
+        Covariances of the positions, in the order of the points.
+    """
+
+    points: Points
+    index: Indices
+    ra: Floats
+    dec: Floats
+    missing: NDArray[np.bool_] | None
+    cov: Floats | None
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Pairs of rows of two tables, with what is known of each.
+
+    Parameters
+    ----------
+    left, right : ndarray of int64, shape (p,)
+        Rows of the tables, sorted by the left one.
+    square : ndarray of float64, shape (p,)
+        sin^2(d/2) of their distances d.
+    sigma, match, none : ndarray of float64, shape (p,), optional
+        Separation in standard deviations, probability of the pair, and that the left row has no counterpart.
+    """
+
+    left: Indices
+    right: Indices
+    square: Floats
+    sigma: Floats | None = None
+    match: Floats | None = None
+    none: Floats | None = None
+
+    def kept(self, chosen: NDArray[np.bool_] | Indices) -> "Matches":
+        """Return some of the pairs."""
+        more = (None if values is None else values[chosen] for values in (self.sigma, self.match, self.none))
+        return Matches(self.left[chosen], self.right[chosen], self.square[chosen], *more)
+
+
+def placed(table: pa.Table, side: Side, frame: str) -> Placed:
+    """Bring the rows of a table to the common frame and epoch.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Sorted by `_healpix_29`.
+    side : Side
+    frame : str
+        The common one.
+    """
+    ra, dec = (np.ascontiguousarray(table[name].to_numpy(), dtype=np.float64) for name in side.position)
+    index = table[_INDEX].to_numpy()
+    here, missing = (ra, dec), None
+    if side.moving is not None and table.num_rows:
+        there = moved(table, side.position, side.moving)
+        here, missing = (there.ra, there.dec), there.missing
+    if side.frame != frame:
+        here, (ra, dec) = _turned(*here, side.frame, frame), _turned(ra, dec, side.frame, frame)
+        index = healpix_29(ra, dec)
+    rows, at = np.arange(len(index)), index
+    if side.moving is not None:
+        at = healpix_29(*here)
+    if side.moving is not None or side.frame != frame:
+        rows = stable_order(at)
+        at, here = at[rows], (here[0][rows], here[1][rows])
+    cov = None if side.errors is None else covariances(table, side.errors, side.name)[rows]
+    return Placed(Points(at, *here, rows), index, ra, dec, missing, cov)
+
+
+def _turned(ra: Floats, dec: Floats, frame: str, to: str) -> tuple[Floats, Floats]:
+    from sciplat.sky.frame import ra_dec, rotated, rotation, unit_vectors
+
+    return ra_dec(rotated(unit_vectors(ra, dec), rotation(frame, to)))
+
+
+def matches(left: Placed, right: Placed, matching: Matching) -> Matches:
+    """Return the pairs that are wanted, in the order of the left rows.
+
+    Those of one left row are the nearest first, with `find="all"` in the order of the right rows.
+
+    Parameters
+    ----------
+    left, right : Placed
+    matching : Matching
+    """
+    if matching.left.errors is None:
+        pairs = _pairs_by_distance(left.points, right.points, matching)
+        return _in_order(Matches(pairs.left, pairs.right, pairs.square), left, right, matching.find)
+    pairs = pairs_within(left.points, right.points, _reaches(left, right, matching))
+    sigma, density = _normalised(pairs, left, right)
+    match = none = None
+    if matching.n_sigma is not None:
+        inside = sigma <= matching.n_sigma
+        pairs, sigma, density = pairs.kept(inside), sigma[inside], density[inside]
+    if matching.density_order is not None:
+        match, none = _probable(pairs, density, left, right, matching.density_order)
+    chosen = _chosen(pairs, right.points.rank, left.points.rank, matching)
+    found = Matches(pairs.left, pairs.right, pairs.square, sigma, match, none).kept(chosen)
+    return _in_order(found, left, right, matching.find)
+
+
+def _pairs_by_distance(left: Points, right: Points, matching: Matching) -> Pairs:
+    radius = matching.radius or 0.0
+    if matching.find == "all":
+        return pairs_within(left, right, radius)
+    pairs = nearest_pairs(left, right, radius, matching.neighbours)
+    if matching.find == "nearest" or not len(pairs):
+        return pairs
+    seen = np.unique(pairs.right)
+    back = nearest_pairs(right.taken(seen), left, radius)
+    best = np.full(len(right), -1)
+    best[seen[back.left]] = back.right
+    return pairs.kept(best[pairs.right] == pairs.left)
+
+
+def _reaches(left: Placed, right: Placed, matching: Matching) -> Floats:
+    """Return how far from each left row its candidates may lie, in degrees."""
+    from sciplat.kernels.errors import largest_error
+
+    rows = len(left.points)
+    if matching.n_sigma is None or left.cov is None or right.cov is None:
+        return np.full(rows, matching.radius)
+    widest = largest_error(right.cov).max(initial=0.0)
+    # the tangent offset that sigma is measured with is no shorter than the angle
+    reach = matching.n_sigma * np.hypot(largest_error(left.cov), widest) * SURE
+    if matching.radius is not None:
+        return np.minimum(reach, matching.radius)
+    if reach.max(initial=0.0) > MAX_REACH:
+        raise ArgumentError(
+            f"errors of positions reach farther than {MAX_REACH:g} deg",
+            found=f"{reach.max():.3g} deg",
+            hint="leave such rows out with .where(...), or give a radius= as well",
+        )
+    return reach
+
+
+def _normalised(pairs: Pairs, left: Placed, right: Placed) -> tuple[Floats, Floats]:
+    from sciplat.kernels.errors import normalised_separations
+
+    sigma, density = np.empty(len(pairs)), np.empty(len(pairs))
+    mine, its = left.points, right.points
+    sides = (mine.ra, mine.dec, left.cov, its.ra, its.dec, right.cov)
+    normalised_separations(pairs.left, pairs.right, *sides, sigma, density)
+    return sigma, density
+
+
+def _probable(pairs: Pairs, density: Floats, left: Placed, right: Placed, order: int) -> tuple[Floats, Floats]:
+    """Return the probability of each pair, and of its left row to have no counterpart."""
+    match, none = probabilities(pairs.left, density, left.index[left.points.rank], right.index, order)
+    return match, none[pairs.left]
+
+
+def _chosen(pairs: Pairs, right_rank: Indices, left_rank: Indices, matching: Matching) -> Indices:
+    """Return the places of the pairs that are wanted among all candidates."""
+    if matching.find == "all":
+        return np.arange(len(pairs))
+    nearest = np.lexsort([right_rank[pairs.right], pairs.square, pairs.left])
+    place = _place_in_group(pairs.left[nearest])
+    if matching.find == "nearest":
+        return nearest[place < matching.neighbours]
+    from_right = np.lexsort([left_rank[pairs.left], pairs.square, pairs.right])
+    first = from_right[_place_in_group(pairs.right[from_right]) == 0]
+    mine = nearest[place == 0]
+    return mine[np.isin(mine, first)]
+
+
+def _place_in_group(sorted_keys: Indices) -> Indices:
+    """Return the number of each row among those of its key."""
+    starts = np.flatnonzero(np.diff(sorted_keys, prepend=-1))
+    return np.arange(len(sorted_keys)) - np.repeat(starts, np.diff(starts, append=len(sorted_keys)))
+
+
+def _in_order(found: Matches, left: Placed, right: Placed, find: Find) -> Matches:
+    """Return pairs of points as pairs of rows of the tables, in their order."""
+    i, j = left.points.rank[found.left], right.points.rank[found.right]
+    rows = replace(found, left=i, right=j)
+    same, after = np.diff(i) == 0, np.diff(j) >= 0
+    if (np.diff(i) >= 0).all() and (find != "all" or (after | ~same).all()):
+        return rows
+    return rows.kept(np.lexsort([j, i]) if find == "all" else np.argsort(i, kind="stable"))
