@@ -3,8 +3,8 @@
 Both sides are sorted by their order-29 index, so the rows of any cell stand together. A table of the first row of each
 cell of one order, with about one row in each, tells where; it goes as far as the left rows do, and what lies beyond is
 found by bisection. Around each left row lies a box in the plane of its HEALPix face that holds everything within reach.
-It meets a few cells of that order, or of a coarser one where the box is larger. Cells with many rows are cut by bisection,
-as deep as it takes. What remains is compared by declination first, and by haversine where that is not enough.
+It meets a few cells of that order, or of a coarser one where the box is larger; cells with many rows are cut, as deep
+as it takes. What remains is compared by declination first, and by haversine where that is not enough.
 
 Rows at the very same place stand together and are one run, of which only the first row is measured.
 """

@@ -1,7 +1,7 @@
 """Angles between positions, stable from coincident points to antipodes.
 
-The haversine sin^2(d/2) has full relative precision for small angles; near 180 degrees that of the angle to the antipode
-has. Source: R. W. Sinnott 1984, Sky and Telescope 68, 159; the antipode follows from cos^2 = 1 - sin^2.
+The haversine sin^2(d/2) has full relative precision for small angles; near 180 degrees that of the angle to the
+antipode has. Source: R. W. Sinnott 1984, Sky and Telescope 68, 159; the antipode follows from cos^2 = 1 - sin^2.
 """
 
 import math

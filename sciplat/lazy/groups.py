@@ -11,13 +11,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sciplat.errors import ArgumentError
-from sciplat.io.catalog_store import ROW_GROUP
 from sciplat.io.hats import HEALPIX_COLUMN
+from sciplat.lazy.around import cost_around, tasks_around
 from sciplat.lazy.concat import widest_column
 from sciplat.lazy.fingerprint import Record
-from sciplat.lazy.map import uses_functions
 from sciplat.lazy.node import Node, OverOne, row_bytes
-from sciplat.sky.align import common_ranges, joined_cells, meeting_pairs
+from sciplat.sky.align import common_ranges, joined_cells
 from sciplat.sky.angle import AngleLike, parse_angle
 from sciplat.sky.cell import Cell, cell_ranges
 from sciplat.sky.coverage import Coverage, Ranges
@@ -84,12 +83,12 @@ class Groups(OverOne):
         """Return the grouping of the whole cell, whatever the cover: groups go beyond it."""
         ra, dec = self.properties["position"]
         schema = pa.schema([self.places.schema.field(name) for name in (HEALPIX_COLUMN, ra, dec)])
-        around = _around_task(self.places, self._ranges, cell, self._outside(cell), schema)
-        return GroupsTask(self.inner.task(cell), around, (ra, dec), self.linking)
+        parts = tasks_around(self.places, self._ranges, self._outside(cell))
+        return GroupsTask(self.inner.task(cell), AroundTask(cell, parts, schema), (ra, dec), self.linking)
 
     def cost(self, cell: Cell) -> Cost:
         """Return the inner cost, that of the positions around, and that of the groups."""
-        inner, around = self.inner.cost(cell), _cost_around(self.places, self._ranges, self._outside(cell))
+        inner, around = self.inner.cost(cell), cost_around(self.places, self._ranges, self._outside(cell))
         both, points = _added([inner, around]), inner.rows + around.rows
         size = inner.size + inner.rows * row_bytes(GROUP_FIELDS)
         memory = size + around.size + _POINT_BYTES * points
@@ -175,7 +174,7 @@ class CrossmatchMany:
         """Return the grouping of the whole cell, whatever the cover: groups go beyond it."""
         around = surroundings(cell, self.linking.reach)
         parts = tuple(
-            _around_task(node, ranges, cell, around, node.schema)
+            AroundTask(cell, tasks_around(node, ranges, around), node.schema)
             for node, ranges in zip(self.catalogs, self._ranges, strict=True)
         )
         positions = tuple((ra, dec) for ra, dec in (node.properties["position"] for node in self.catalogs))
@@ -184,7 +183,7 @@ class CrossmatchMany:
     def cost(self, cell: Cell) -> Cost:
         """Return the cost of all catalogs, of the groups and of the result, as many rows as if none had a match."""
         around = surroundings(cell, self.linking.reach)
-        sides = [_cost_around(node, ranges, around) for node, ranges in zip(self.catalogs, self._ranges, strict=True)]
+        sides = [cost_around(node, ranges, around) for node, ranges in zip(self.catalogs, self._ranges, strict=True)]
         read = _added(sides)
         rows = float(self.rows_in(cell_ranges([cell]))[0])
         widths = [side.size / side.rows for side in sides if side.rows]
@@ -295,34 +294,6 @@ def _numbered(schemas: Sequence[pa.Schema]) -> tuple[Kept, ...]:
             f"the result would have two columns {twice[0]!r}", hint="leave one of them out with .select(...)"
         )
     return tuple(kept)
-
-
-def _around_task(node: Node, ranges: Ranges, cell: Cell, around: Coverage, schema: pa.Schema) -> AroundTask:
-    """Return the reading of a plan's rows in a coverage, given the ranges of its cells."""
-    return AroundTask(cell, tuple(node.task(near, around) for near in _meeting(node, ranges, around)), schema)
-
-
-def _meeting(node: Node, ranges: Ranges, around: Coverage) -> list[Cell]:
-    """Return the cells of a plan that touch a coverage."""
-    near, _ = meeting_pairs(ranges, around.ranges)
-    return [node.cells[place] for place in np.unique(near).tolist()]
-
-
-def _cost_around(node: Node, ranges: Ranges, around: Coverage) -> Cost:
-    """Return the cost of reading a plan's rows in a coverage."""
-    total, largest = Cost(), 0.0
-    for near in _meeting(node, ranges, around):
-        whole, inside = node.cost(near), around.clipped(near.start, near.stop)
-        rows = float(node.rows_in(inside).sum())
-        kept = min(rows / whole.rows, 1.0) if whole.rows else 1.0
-        # row groups are read as a whole; a function is given whole cells
-        slack = 2 * len(inside) * ROW_GROUP / whole.rows if whole.rows else 1.0
-        read = 1.0 if uses_functions(node) else min(kept + slack, 1.0)
-        size = whole.size * (read if uses_functions(node) else kept)
-        largest = max(largest, (whole.memory - whole.size) * read)
-        part = {name: getattr(whole, name) * read for name in ("read", "requests", "seconds")}
-        total = _added([total, Cost(rows=whole.rows * kept, size=size, **part)])
-    return replace(total, memory=total.size + largest)
 
 
 def _added(costs: Sequence[Cost]) -> Cost:

@@ -11,16 +11,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sciplat.errors import ArgumentError, ColumnError
-from sciplat.io.catalog_store import ROW_GROUP
 from sciplat.io.hats import HEALPIX_COLUMN
+from sciplat.lazy.around import cells_around, cost_around, tasks_around
 from sciplat.lazy.concat import widest_column
 from sciplat.lazy.fingerprint import Record
-from sciplat.lazy.map import uses_functions
 from sciplat.lazy.node import Node, OverOne
-from sciplat.sky.align import common_ranges, meeting_pairs
+from sciplat.sky.align import common_ranges
 from sciplat.sky.cell import MAX_ORDER, Cell, cell_ranges
 from sciplat.sky.coverage import Coverage, Ranges
-from sciplat.sky.surroundings import surroundings
+from sciplat.sky.surroundings import check_reach, surroundings
 from sciplat.steps.digest import table_digest
 from sciplat.steps.join import How, Joining, Near, joined_schema, key_kind, rows_per_key
 from sciplat.tasks.join import HeldTask, JoinTask
@@ -70,7 +69,7 @@ class Join(OverOne):
                 found=f"{frames[0]} and {frames[1]}",
                 hint="ingest the other catalog in the frame of the first",
             )
-        surroundings(Cell(0, 0), self.reach)  # refuses what is too far
+        check_reach(self.reach)
         _ = self.joining
 
     @cached_property
@@ -89,11 +88,15 @@ class Join(OverOne):
     def cells(self) -> Sequence[Cell]:
         """The inner node's, without those that have nothing around them to be joined to."""
         cells = self.inner.cells
-        return [cell for cell in cells if self.how == "left" or self._other_cells(self._around(cell, self.extent))]
+        return [cell for cell in cells if self.how == "left" or self._meets(cell)]
 
     @cached_property
     def _ranges(self) -> Ranges:
         return cell_ranges(list(self.other.cells))
+
+    def _meets(self, cell: Cell) -> bool:
+        """Return whether the other catalog has cells around a cell."""
+        return bool(cells_around(self.other, self._ranges, self._around(cell, self.extent)))
 
     def _around(self, cell: Cell, cover: Coverage | None) -> Coverage:
         """Return where the matches of a cell's rows lie, given a cover of these rows."""
@@ -102,47 +105,21 @@ class Join(OverOne):
         parts = [surroundings(part, self.reach).ranges for part in _few_cells(cell, cover)]
         return Coverage.from_ranges(np.concatenate(parts) if parts else np.empty((0, 2), np.int64))
 
-    def _other_cells(self, around: Coverage) -> list[Cell]:
-        """Return the other catalog's cells that touch a coverage."""
-        near, _ = meeting_pairs(self._ranges, around.ranges)
-        return [self.other.cells[place] for place in np.unique(near).tolist()]
-
     def task(self, cell: Cell, cover: Coverage | None = None) -> JoinTask:
         """Return the joining of a cell's rows with the other catalog's rows around them."""
         extent = self.extent
         if cover is not None and extent is not None:
             extent = Coverage(common_ranges(cover.ranges, extent.ranges))
         around = self._around(cell, cover if extent is None else extent)
-        parts = tuple(self.other.task(near, around) for near in self._other_cells(around))
+        parts = tasks_around(self.other, self._ranges, around)
         return JoinTask(self.inner.task(cell, cover), parts, self.other.schema, self.joining)
 
     def cost(self, cell: Cell) -> Cost:
         """Return the cost of both sides; as many rows are expected as the larger of them has in the cell."""
         inner = self.inner.cost(cell)
         rows = max(inner.rows, float(self.other.rows_in(cell_ranges([cell]))[0]))
-        return _joined_cost([(inner, self.inner.schema), (self._other_cost(cell), self.other.schema)], rows)
-
-    def _other_cost(self, cell: Cell) -> Cost:
-        """Return the cost of reading the other catalog's rows in a cell and around it."""
-        around = self._around(cell, self.extent)
-        total, largest = Cost(), 0.0
-        for near in self._other_cells(around):
-            whole, ranges = self.other.cost(near), around.clipped(near.start, near.stop)
-            rows = float(self.other.rows_in(ranges).sum())
-            kept = min(rows / whole.rows, 1.0) if whole.rows else 1.0
-            # row groups are read as a whole; a function is given whole cells
-            slack = 2 * len(ranges) * ROW_GROUP / whole.rows if whole.rows else 1.0
-            read = 1.0 if uses_functions(self.other) else min(kept + slack, 1.0)
-            size = whole.size * (read if uses_functions(self.other) else kept)
-            largest = max(largest, (whole.memory - whole.size) * read)
-            total = Cost(
-                read=total.read + whole.read * read,
-                requests=total.requests + whole.requests * read,
-                rows=total.rows + whole.rows * kept,
-                size=total.size + size,
-                seconds=total.seconds + whole.seconds * read,
-            )
-        return replace(total, memory=total.size + largest)
+        other = cost_around(self.other, self._ranges, self._around(cell, self.extent))
+        return _joined_cost([(inner, self.inner.schema), (other, self.other.schema)], rows)
 
     def describe(self) -> Record:
         """Return both catalogs and how they are joined."""

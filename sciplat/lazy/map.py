@@ -20,7 +20,7 @@ from sciplat.lazy.node import OverOne, row_bytes, with_columns_there
 from sciplat.sky.align import meeting_pairs
 from sciplat.sky.cell import Cell, cell_ranges
 from sciplat.sky.coverage import Coverage
-from sciplat.sky.surroundings import surroundings
+from sciplat.sky.surroundings import check_reach, surroundings
 from sciplat.tasks.map import MapTask
 from sciplat.tasks.quote import Cost
 
@@ -78,7 +78,7 @@ class Map(OverOne):
                 )
         check_sendable(self.step)
         if self.reach is not None:
-            surroundings(Cell(0, 0), self.reach)  # refuses what is too far
+            check_reach(self.reach)
 
     @property
     def properties(self) -> dict[str, Any]:

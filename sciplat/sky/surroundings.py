@@ -13,7 +13,8 @@ from sciplat.sky.coverage import Coverage, Squares
 # x - y. On the sky these grow fastest at the poles, along the meridians 0, 90, 180 and 270 degrees: by
 # sqrt(3/2 + 3 pi**2 / 8) for each radian. The quotient is 0.68877 rad, 0.673 of the square root of the cell's area.
 _NARROWEST = 39.46
-_MAX_REACH = 20.0  # degrees: the partners of partners within 10; one ring of cells of order 0 suffices, and half a face
+_FARTHEST = 10.0  # degrees: of what a step may ask for
+_WIDEST = 20.0  # degrees: with what lies as far beyond, a ring of order 0
 _PARTS = 9  # of a square that sticks out of its face on all sides
 _FINEST_RING = 6  # orders below the cell's: 256 cells around it, which add 6 % to its area
 
@@ -39,11 +40,7 @@ def surroundings(cell: Cell, reach: float) -> Coverage:
     """
     from cdshealpix.nested import external_neighbours
 
-    if not 0 < reach <= _MAX_REACH:
-        raise ArgumentError(
-            f"a step cannot look {reach:g} degrees beyond its cell",
-            hint=f"the reach is above 0 and at most {_MAX_REACH:g} degrees",
-        )
+    check_reach(reach, _WIDEST)
     ring = min(math.floor(math.log2(_NARROWEST / reach)), cell.order + _FINEST_RING, MAX_ORDER)
     inner = Cell(min(ring, cell.order), cell.index >> 2 * max(cell.order - ring, 0))
     edges, corners = external_neighbours(
@@ -66,3 +63,18 @@ def _grown(cell: Cell, reach: float) -> Squares:
     parts = np.empty((_PARTS, 5), np.int64)
     count = unfold(face, x - margin, x + width + margin, y - margin, y + width + margin, size, parts)
     return parts[:count]
+
+
+def check_reach(reach: float, most: float = _FARTHEST) -> None:
+    """Refuse a reach that no step may have.
+
+    Raises
+    ------
+    ArgumentError
+        If it is not above 0 and at most `most`; degrees.
+    """
+    if not 0 < reach <= most:
+        raise ArgumentError(
+            f"a step cannot look {reach:g} degrees beyond its cell",
+            hint=f"the reach is above 0 and at most {most:g} degrees",
+        )

@@ -201,7 +201,9 @@ def _pairs_by_distance(left: Points, right: Points, matching: Matching) -> Pairs
     pairs = nearest_pairs(left, right, radius, matching.neighbours)
     if matching.find == "nearest" or not len(pairs):
         return pairs
-    seen = np.unique(pairs.right)
+    is_seen = np.zeros(len(right), bool)
+    is_seen[pairs.right] = True
+    seen = np.flatnonzero(is_seen)
     back = nearest_pairs(right.taken(seen), left, radius)
     best = np.full(len(right), -1)
     best[seen[back.left]] = back.right

@@ -143,7 +143,7 @@ def crossmatch(
     first, last = np.searchsorted(mine.index, span)
     here = (found.left >= first) & (found.left < last)
     inside = found if here.all() else found.kept(here)
-    alone = np.setdiff1d(np.arange(first, last), inside.left)
+    alone = first + _unmarked(inside.left - first, int(last - first))
     about = _completeness(last - first, mine.index[alone], coverage)
     if layout.how == "anti":
         return pa.Table.from_arrays(_taken(left, alone).columns, schema=left.schema), about
@@ -164,9 +164,16 @@ def _completeness(rows: int, alone: Indices, coverage: NDArray[np.int64]) -> Com
 
 def _only_right(its: Placed, found: Matches, span: tuple[int, int]) -> Indices:
     """Return the right rows in the cell that no left row has, in the order of their places."""
-    rows = np.flatnonzero((its.index >= span[0]) & (its.index < span[1]))
-    rows = rows[np.argsort(its.index[rows], kind="stable")]
-    return rows[~np.isin(rows, found.right)]
+    rows = _unmarked(found.right, len(its.index))
+    rows = rows[(its.index[rows] >= span[0]) & (its.index[rows] < span[1])]
+    return rows[np.argsort(its.index[rows], kind="stable")]
+
+
+def _unmarked(marks: Indices, size: int) -> Indices:
+    """Return the numbers below `size` that are not among some."""
+    left = np.ones(size, bool)
+    left[marks] = False
+    return np.flatnonzero(left)
 
 
 @dataclass(frozen=True, eq=False)
