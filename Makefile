@@ -24,6 +24,7 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.bench_quote --out benchmarks/results/quote.json
 	$(BIN)/python -m benchmarks.bench_ingest --out benchmarks/results/ingest.json
 	$(BIN)/python -m benchmarks.bench_cone --out benchmarks/results/cone.json
+	$(BIN)/python -m benchmarks.bench_crossmatch --out benchmarks/results/crossmatch.json
 
 clean:
 	rm -rf $(VENV) demo-output

@@ -1,7 +1,9 @@
 """The benchmarks run, and what they compare agrees; their speeds are for `make bench`."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 
 from tests.conftest import required
@@ -99,3 +101,33 @@ def test_the_cones():
     assert found["cones"].keys() == bench_cone.RADII.keys()
     assert all(rows > 0 for cone in found["cones"].values() for rows in cone["rows"])
     assert json.loads(json.dumps(found)) == found
+
+
+# lsdb and nested-pandas use what pandas 3 calls deprecated, and hats-import reads a catalog without its summary
+@pytest.mark.filterwarnings("ignore:The 'mode.chained_assignment' option is deprecated")
+@pytest.mark.filterwarnings("ignore:The inplace keyword in NestedFrame")
+@pytest.mark.filterwarnings("ignore:Computing partitions from catalog parquet files")
+def test_the_cross_matches():
+    """All find the pairs that scipy finds, or no clock starts; larger inputs are matched whole."""
+    if not required("rivals"):
+        pytest.importorskip("lsdb")
+        pytest.importorskip("hats_import")
+    from benchmarks import bench_crossmatch
+
+    found = bench_crossmatch.run(small=True)
+    assert found["pairs"] == pytest.approx(0.75 * found["rows"], rel=0.02)
+    for what in found["catalogs"]["sciplat"].values():
+        seconds = [what[who]["seconds"] for who in ("lsdb", "sciplat")]
+        assert what["ratio"]["seconds"] == pytest.approx(seconds[0] / seconds[1], abs=0.06)
+    assert {"scipy", "astropy"} <= found["kernel"]["ratio"].keys()
+    assert ("seconds" in found["stilts"]) == (shutil.which("stilts") is not None)
+    assert [each["rows"] for each in found["growth"]] == [40_000]
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_pairs_that_differ_start_no_clock(tmp_path):
+    from benchmarks import bench_crossmatch
+
+    np.save(tmp_path / "pairs.npy", [[1, 5], [2, 7]])
+    with pytest.raises(AssertionError, match="no clock starts"):
+        bench_crossmatch.check(np.array([2, 1]), np.array([7, 6]), str(tmp_path))

@@ -189,6 +189,8 @@ def _history(store: "CatalogStore") -> Iterator[tuple[str, str]]:
         yield "made by", made_by
     elif store.provenance:
         yield "made by", made_by
+    if "completeness" in report:
+        yield "completeness", completeness(report)
     over = report.get("cells_over_limit", [])
     if over:
         yield "over limit", f"{len(over)} cells, the first is {over[0][0]} with {over[0][1]:,} rows"
@@ -204,6 +206,13 @@ def operation(plan: dict[str, Any]) -> str:
     if plan["op"] == "ingest":
         return "append" if "added_to" in plan else "ingest"
     return "select" if plan["op"] == "scan" else str(plan["op"])
+
+
+def completeness(report: dict[str, Any]) -> str:
+    """Return what became of the left rows of a cross-match, given the report of its result."""
+    told = report["completeness"]
+    lost = f"{told['unmatched']:,} unmatched, {told['out_of_coverage']:,} out of coverage"
+    return f"{counted(told['rows'], 'row')} in: {told['matched']:,} matched, {lost}"
 
 
 def _columns(schema: "pa.Schema") -> "Table":

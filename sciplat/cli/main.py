@@ -7,6 +7,7 @@ import click
 
 from sciplat import __version__
 from sciplat.cli.cone import cone
+from sciplat.cli.crossmatch import crossmatch, groups
 from sciplat.cli.demo import demo
 from sciplat.cli.ingest import ingest
 from sciplat.cli.inspect import head, info, verify
@@ -40,6 +41,6 @@ def main() -> None:
 
 
 _LOOKING = (info, head, cone, verify, versions, collect)
-_PLANS = (photometry, status, rerun, replay, calibrate)
+_PLANS = (photometry, crossmatch, groups, status, rerun, replay, calibrate)
 for command in (demo, ingest, *_LOOKING, *_PLANS):
     main.add_command(command)

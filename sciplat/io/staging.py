@@ -201,7 +201,7 @@ class Staging:
         lost = [place for place, each in reports.items() if not present.issuperset(file.path for file in each.files)]
         there = np.delete(np.arange(len(table)), lost)
         kept = there[_disjoint(table[there])]
-        total = _summed(tallies[number] for number in kept.tolist() if number in tallies)
+        total = summed(tallies[number] for number in kept.tolist() if number in tallies)
         return DoneCells(table[kept], [reports[number] for number in kept.tolist() if number in reports], total)
 
     def _read(self, name: str) -> tuple[NDArray[Any], dict[int, CellReport], dict[int, Tally]]:
@@ -316,14 +316,14 @@ def _disjoint(cells: NDArray[Any]) -> NDArray[np.int64]:
     return kept
 
 
-def _summed(tallies: Iterable[Tally]) -> Tally:
+def summed(tallies: Iterable[Tally]) -> Tally:
     """Return the sums of numbers by name."""
     total: Tally = {}
     for tally in tallies:
         for name, numbers in tally.items():
-            sums = total.setdefault(name, dict.fromkeys(numbers, 0))
+            sums = total.setdefault(name, {})
             for key, number in numbers.items():
-                sums[key] += number
+                sums[key] = sums.get(key, 0) + number
     return total
 
 

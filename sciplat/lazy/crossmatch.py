@@ -10,13 +10,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sciplat.errors import ArgumentError
+from sciplat.io.staging import Tally
 from sciplat.lazy.around import cells_around, cost_around, rows_coverage, tasks_around, united
 from sciplat.lazy.concat import widest_column
 from sciplat.lazy.fingerprint import Record
 from sciplat.lazy.matching import HOWS, parse_matching
-from sciplat.lazy.node import Node, OverOne, extent_of, row_bytes
+from sciplat.lazy.node import Node, OverOne, RowFilter, Scan, Select, extent_of, row_bytes
 from sciplat.lazy.pair_count import pair_count
 from sciplat.lazy.reach import Far, far_errors, far_moves
+from sciplat.lazy.where import WithColumns
 from sciplat.sky.align import added_cells
 from sciplat.sky.cell import Cell, cell_ranges, positions_29
 from sciplat.sky.coverage import Coverage, Ranges
@@ -178,9 +180,21 @@ class Crossmatch(OverOne):
     def cells(self) -> Sequence[Cell]:
         """The left cells, without those that have nothing around them to match; and what else has right rows."""
         cells = list(self.inner.cells)
-        if self.how in ("inner", "right"):
+        if self.how == "inner":
             cells = [cell for cell in cells if self._has_right(cell)]
         return added_cells(cells, self._right_cells) if self.how in BOTH_SIDES else cells
+
+    @property
+    def tally(self) -> Tally:
+        """What becomes of the left rows in cells that are not read, because there is nothing to match around them."""
+        left_out = set(self.inner.cells).difference(self.cells)
+        if not left_out:
+            return {}
+        scan = self.inner
+        if not isinstance(scan, Scan) or scan.cover is not None or scan.bounds or not scan.store.has_digests:
+            return {"completeness": {"cells_not_read": len(left_out)}}
+        rows = sum(entry.file.rows for entry in scan.store.entries if entry.cell in left_out)
+        return {"completeness": {"rows": rows, "out_of_coverage": rows}}
 
     def _has_right(self, cell: Cell) -> bool:
         return bool(cells_around(self.other, self._ranges[1], self._right_around(cell)))
@@ -259,6 +273,13 @@ class Crossmatch(OverOne):
         """Return both catalogs and what was asked for."""
         sides = {"inner": self.inner.describe(), "other": self.other.describe()}
         return {"op": "crossmatch", **sides, "how": self.how, "suffix": self.suffix, **self.asked}
+
+
+def tally_beside(node: Node) -> Tally:
+    """Return the tally of a match of which a plan gives the rows, beside those of its tasks."""
+    while isinstance(node, RowFilter | Select | WithColumns):
+        node = node.inner
+    return node.tally if isinstance(node, Crossmatch) else {}
 
 
 def crossmatch_node(inner: Node, other: Node, *, how: Any, suffix: Any, **given: Any) -> Crossmatch:

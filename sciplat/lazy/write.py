@@ -11,6 +11,7 @@ from sciplat.io.provenance import Input, provenance_document, recorded_plan
 from sciplat.io.publish import read_manifest, version_numbers
 from sciplat.io.staging import Staging, staging_areas
 from sciplat.io.storage import Storage
+from sciplat.lazy.crossmatch import tally_beside
 from sciplat.lazy.fingerprint import Record, differences, fingerprint
 from sciplat.lazy.node import Node
 from sciplat.tasks.log import now, read_logs
@@ -47,7 +48,7 @@ def write_plan(node: Node, storage: Storage, *, replace: bool, on_error: OnError
     check_unfinished(staging, plan, restart=restart)
     what, workers = plan["op"], open_workers()
     work = plan_work(node.cells, lambda cell: write_cost(node.cost(cell)), limit=workers.memory(), what=what)
-    run: Run[int] = Run(what, work, node.task, workers, on_error)
+    run: Run[int] = Run(what, work, node.task, workers, on_error, tally=tally_beside(node))
     store = write_catalog(run, node.schema, writer, staging, plan, provenance_maker(staging, plan, inputs))
     with suppress(OSError, SciplatError):  # the result is there, whatever else lies beside it
         drop_idle(storage)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciplat.errors import SciplatError, TaskFailed
+from sciplat.io.staging import Tally
 from sciplat.sky.cell import Cell
 from sciplat.tasks.attempt import BundleReport, Outcome, as_failure
 from sciplat.tasks.bundle import bundles
@@ -41,6 +42,8 @@ class Run(Generic[Result]):
     on_error : {"raise", "quarantine"}
         Whether a cell that cannot be done ends the run, or is set aside while the rest goes on.
     log : RunLog, optional
+    tally : dict
+        Numbers by name that come on top of those of the tasks.
     """
 
     what: str
@@ -49,6 +52,7 @@ class Run(Generic[Result]):
     workers: Workers
     on_error: OnError = "raise"
     log: RunLog | None = None
+    tally: Tally = field(default_factory=dict)
     cells: int = field(default=0, init=False)
     rows: int = field(default=0, init=False)
     memory: int = field(default=0, init=False)  # bytes of the largest process

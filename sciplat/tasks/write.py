@@ -16,7 +16,7 @@ from sciplat.errors import ArgumentError, ClusterLost, ConflictError, TaskFailed
 from sciplat.io.catalog_store import LOG, PROVENANCE, CatalogStore
 from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.publish import FileEntry, Manifest, file_entry, read_manifest, rows_digest, version_numbers
-from sciplat.io.staging import CellRecord, DoneCells, Staging
+from sciplat.io.staging import CellRecord, DoneCells, Staging, summed
 from sciplat.io.storage import sha256, without_secrets
 from sciplat.sky.coverage import Coverage
 from sciplat.tasks.attempt import BundleReport, attempt_all
@@ -167,7 +167,7 @@ def _report(run: Run[int], done: DoneCells) -> dict[str, Any]:
     quoted, standing = run.work.total, run.standing()
     aside = sorted(run.retries.quarantined.items(), key=lambda item: item[0].start)
     return {
-        **done.tally,
+        **summed([run.tally, done.tally]),
         "rows": done.rows,
         "cells": len(done.cells),
         "cells_of_this_run": run.cells,

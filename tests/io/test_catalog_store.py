@@ -9,9 +9,12 @@ from sciplat.io import catalog_store
 from sciplat.io.catalog_store import open_catalog_store, read_cell
 from sciplat.io.catalog_writer import CatalogWriter, encode_parquet
 from sciplat.io.publish import file_entry
-from sciplat.io.storage import LocalStorage
+from sciplat.io.storage import LocalStorage, open_storage
 from sciplat.io.verify import verify_files
+from sciplat.lazy.node import Scan
 from sciplat.sky.cell import Cell, healpix_29, split_cells
+from sciplat.sky.frame import unit_vectors
+from sciplat.sky.surroundings import surroundings
 
 PROPERTIES = {"position": ["ra", "dec"], "id": "source_id", "kind": "sources", "frame": "icrs", "rows_per_cell": 300}
 
@@ -121,6 +124,74 @@ def test_row_groups_outside_are_not_read(monkeypatch, in_groups):
     assert (opened, rows["number"].to_pylist()) == ({0, 2, 3}, [0, 2, 3])
     opened, rows = groups_read(monkeypatch, *in_groups, ranges=np.array([[50, 60]]))
     assert (opened, rows.num_rows) == (set(), 0)
+
+
+@pytest.fixture(params=["local", "memory"])
+def gaps(request, tmp_path):
+    """Return a storage and its file of five row groups of ten rows whose indices are even."""
+    sink = pa.BufferOutputStream()
+    columns = {"_healpix_29": np.arange(0, 100, 2), "number": np.arange(50), "name": [f"star {n}" for n in range(50)]}
+    catalog_store.pq.write_table(pa.table(columns), sink, row_group_size=10)
+    data = sink.getvalue().to_pybytes()
+    storage = LocalStorage(tmp_path) if request.param == "local" else open_storage(f"memory://{tmp_path.name}")
+    storage.write("f.parquet", data)
+    return storage, file_entry("f.parquet", data, rows=50, footer=int.from_bytes(data[-8:-4], "little"))
+
+
+@pytest.mark.parametrize("small", [1 << 24, 1000, 0])
+@pytest.mark.parametrize(
+    ("ranges", "squares", "groups", "numbers"),
+    [
+        ([[5, 6], [24, 27], [59, 83]], None, {1, 3, 4}, [12, 13, *range(30, 42)]),
+        ([[5, 6], [61, 62]], None, set(), []),
+        ([[0, 100]], None, {0, 1, 2, 3, 4}, list(range(50))),
+        ([[0, 100]], [[0, 2, 4, 0, 2], [1, 0, 9, 0, 9]], {0}, [2, 3]),  # 4 to 7, and none on the other face
+        ([[5, 100]], [[0, 2, 4, 0, 2], [0, 8, 16, 0, 1]], {0, 3, 4}, [3, 32, 34, 40, 42]),
+    ],
+)
+def test_of_row_groups_without_rows_inside_only_the_index_is_read(
+    monkeypatch, gaps, ranges, squares, groups, numbers, small
+):
+    read, reader = [], catalog_store.pq.ParquetFile.read_row_groups
+    monkeypatch.setattr("sciplat.io.parquet._SMALL", small)
+    monkeypatch.setattr(
+        catalog_store.pq.ParquetFile,
+        "read_row_groups",
+        lambda self, chosen, columns, **kw: (
+            read.extend((name, group) for name in columns for group in chosen),
+            reader(self, chosen, columns=columns, **kw),
+        )[1],
+    )
+    squares = None if squares is None else np.array(squares)
+    for columns in (["name", "_healpix_29", "number"], ["number", "name"]):
+        read.clear()
+        rows = read_cell(*gaps, columns, np.array(ranges), squares=squares)
+        assert (rows.schema.names, rows["number"].to_pylist()) == (columns, numbers)
+        assert rows["name"].to_pylist() == [f"star {number}" for number in numbers]
+        assert {group for name, group in read if name != "_healpix_29"} == groups
+
+
+def test_a_part_of_a_neighbouring_cell_holds_what_is_near(tmp_path):
+    """Rows on a grid of an arcsecond across the border of two cells: only those within reach are read."""
+    rows = np.arange(-20, 20) / 3600
+    ra, dec = (each.ravel() for each in np.meshgrid(45 + rows, rows))  # four cells of order 0 meet here
+    index = healpix_29(ra, dec)
+    order = np.argsort(index)
+    columns = {"_healpix_29": index, "source_id": np.arange(len(ra)), "ra": ra, "dec": dec}
+    writer = CatalogWriter.begin(LocalStorage(tmp_path), PROPERTIES)
+    table = pa.table(columns).take(pa.array(order))
+    reports = [writer.cells.write(Cell(0, base), table.filter(pa.array(index[order] >> 58 == base)), 10**6)
+               for base in (0, 4, 5, 8)]  # fmt: skip
+    scan, cell = Scan(writer.publish(table.schema, reports), tuple(columns)), Cell(0, 5)
+    around = surroundings(cell, 2 / 3600)
+    north = index >> 58 == cell.index
+    left, right = (unit_vectors(ra[chosen], dec[chosen]) for chosen in (north, ~north))
+    near = (np.linalg.norm(left[:, None] - right, axis=-1) < np.radians(2 / 3600)).any(axis=0)
+    read = [scan.task(Cell(0, base), around).run()["source_id"].to_pylist() for base in (0, 4, 8)]
+    found = {number for part in read for number in part}
+    assert set(np.flatnonzero(~north)[near]) <= found
+    assert near.sum() <= len(found) < 3 * near.sum()
+    assert scan.task(cell, around).run().num_rows == north.sum()
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,27 @@ def test_an_outline_is_covered_with_its_inside(ra, sin_dec, size, seed):
     assert coverage.area < 3 * (2 * size) ** 2
 
 
+squares = st.tuples(st.integers(0, 11), *[st.integers(0, 16)] * 4)
+
+
+@given(st.lists(cells, max_size=12), st.lists(squares, max_size=4))
+def test_squares_cut_what_is_inside_and_nothing_else(listed, boxes):
+    """Places are cells of order 4, which lie on a face of 16 by 16: bits of x and y alternate in an index."""
+    whole = Coverage.from_cells(listed)
+    cut = Coverage(whole.ranges, np.array(boxes, np.int64).reshape(-1, 5) * [1, *[1 << 25] * 4])
+    every = np.arange(12 * 4**4)
+    x = sum((every >> 2 * bit & 1) << bit for bit in range(4))
+    y = sum((every >> 2 * bit + 1 & 1) << bit for bit in range(4))
+    wanted = np.zeros(len(every), bool)
+    for face, x0, x1, y0, y1 in boxes:
+        wanted |= (every >> 8 == face) & (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)
+    for place in (0, (1 << 50) - 1):  # the first and the last corner of a cell
+        assert np.array_equal(cut.contains((every << 50) + place), wanted & whole.contains((every << 50) + place))
+    assert np.array_equal(cut.degraded(2).ranges, whole.degraded(2).ranges)
+    assert np.array_equal(cut.clipped(0, 1 << 60), whole.clipped(0, 1 << 60))
+    assert (cut.length, cut.meets(0, 1 << 50)) == (whole.length, whole.meets(0, 1 << 50))
+
+
 def test_lengths_and_areas():
     coverage = Coverage.from_cells([Cell(2, 0), Cell(2, 5)])
     assert coverage.length == 2 * (Cell(2, 0).stop - Cell(2, 0).start)

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sciplat.errors import ArgumentError
-from sciplat.sky.cell import Cell, cell_area, healpix_29
+from sciplat.sky.cell import Cell, cell_area, healpix_29, positions_29
 from sciplat.sky.frame import ra_dec, unit_vectors
 from sciplat.sky.surroundings import _NARROWEST, surroundings
 
@@ -27,9 +27,9 @@ def cells(draw, max_order=15):
 
 # the largest reach that a ring of each order serves is the hardest
 reaches = st.one_of(
-    st.floats(np.log(MAS), np.log(10)).map(lambda x: min(float(np.exp(x)), 10.0)),
+    st.floats(np.log(MAS), np.log(20)).map(lambda x: min(float(np.exp(x)), 20.0)),
     st.integers(2, 27).map(lambda order: _NARROWEST / 2**order),
-    st.just(10.0),
+    st.just(20.0),
 )
 
 
@@ -51,8 +51,8 @@ def moved(cell, reach, rng):
 
 
 @given(cells(), reaches, st.integers(0, 1000))
-@example(Cell(0, 0), 10.0, 0)
-@example(Cell(1, 3), 10.0, 0)
+@example(Cell(0, 0), 20.0, 0)
+@example(Cell(1, 3), 20.0, 0)
 @example(Cell(12, spread(3, 12)), _NARROWEST / 2**12, 0)
 def test_whatever_is_in_reach_of_the_cell_is_inside(cell, reach, seed):
     assert surroundings(cell, reach).contains(moved(cell, reach, np.random.default_rng(seed))).all()
@@ -103,7 +103,38 @@ def test_no_cell_is_narrower_than_assumed_and_those_towards_the_poles_are_as_nar
     assert width < 1.002 * _NARROWEST
 
 
-@pytest.mark.parametrize("reach", [0.0, -1.0, 10.1, float("nan"), float("inf")])
+@given(cells(max_order=26), st.floats(np.log(MAS), np.log(1 / 3600)).map(np.exp), st.integers(0, 1000))
+@example(Cell(0, 0), 1 / 3600, 0)
+@example(Cell(29, 3 * 4**28 - 1), 1 / 3600, 0)
+def test_rows_close_together_are_found_as_brute_force_finds_them(cell, reach, seed):
+    """Rows on both sides of the cell's border, as near to it as they come: every separation is looked at."""
+    rng = np.random.default_rng(seed)
+    inside = np.concatenate([moved(cell, reach / 2, rng), rng.integers(cell.start, cell.stop, 50)])
+    inside = inside[(inside >= cell.start) & (inside < cell.stop)]
+    others = moved(cell, 3 * reach, rng)
+    left, right = (unit_vectors(*positions_29(index)) for index in (inside, others))
+    chords = np.linalg.norm(left[:, None] - right, axis=-1)
+    near = (chords <= 2 * np.sin(np.radians(reach) / 2)).any(axis=0)
+    assert surroundings(cell, reach).contains(others[near]).all()
+
+
+@pytest.mark.parametrize("order", [0, 3, 6, 9])
+def test_few_others_stay_at_an_arcsecond(order):
+    """At a pole, at RA = 0, where three cells meet, and elsewhere: of the ring's rows those in a thin strip."""
+    reach, rng = 1 / 3600, np.random.default_rng(order)
+    corners = [base * 4**order + spread(bits, order) for base in (0, 5, 11) for bits in range(4)]
+    for cell in [Cell(order, index) for index in (*corners, 12 * 4**order * 2 // 7)]:
+        around = surroundings(cell, reach)
+        lengths = np.diff(around.ranges, axis=1).ravel()
+        chosen = rng.choice(len(lengths), 20_000, p=lengths / lengths.sum())
+        rows = around.ranges[chosen, 0] + (rng.random(len(chosen)) * lengths[chosen]).astype(np.int64)
+        outside = rows[(rows < cell.start) | (rows >= cell.stop)]
+        ring = np.degrees(np.sqrt(4 * np.pi / 12)) / 2 ** (order + 6)  # the width of what the ranges hold
+        assert len(outside) > 500
+        assert around.contains(outside).mean() < 4 * reach / ring + 0.003
+
+
+@pytest.mark.parametrize("reach", [0.0, -1.0, 20.1, float("nan"), float("inf")])
 def test_a_reach_that_makes_no_sense_is_refused(reach):
     with pytest.raises(ArgumentError, match="beyond its cell"):
         surroundings(Cell(3, 5), reach)

@@ -30,17 +30,18 @@ _DEEP = (CELL.index << 16) + 0b0011001100110011  # in the inner third of its anc
 RA, DEC = (float(a[0].deg) for a in cdshealpix.nested.healpix_to_lonlat(np.array([_DEEP], np.uint64), CELL.order + 8))
 PROPERTIES = {"kind": "sources", "position": ["ra", "dec"], "id": "source_id", "frame": "icrs", "epoch": None}
 ARCSEC = 1 / 3600  # degrees, of a pixel
+ERRORS = {name: {"column": f"e_{name}", "unit": "arcsec"} for name in ("ra", "dec")}
 
 
-def write_catalog(url, table):
+def write_catalog(url, table, **properties):
     """Publish rows that lie in the cell as a catalog of one file."""
-    writer = CatalogWriter.begin(LocalStorage(Path(url)), PROPERTIES | {"rows_per_cell": 10**9})
+    writer = CatalogWriter.begin(LocalStorage(Path(url)), PROPERTIES | properties | {"rows_per_cell": 10**9})
     return writer.publish(table.schema, [writer.cells.write(CELL, table, 10**9)])
 
 
-def positions(rows, half=0.5):
+def positions(rows, half=0.5, seed=6):
     """Return rows within `half` degrees of the place, with their identity."""
-    rng = np.random.default_rng(6)
+    rng = np.random.default_rng(seed)
     ra, dec = RA + rng.uniform(-half, half, rows), DEC + rng.uniform(-half, half, rows)
     index = healpix_29(ra, dec)
     order = np.argsort(index, kind="stable")
@@ -48,9 +49,9 @@ def positions(rows, half=0.5):
     return pa.table(columns)
 
 
-def numbers(rows):
+def numbers(rows, half=0.5, seed=6):
     """Return rows of 104 bytes."""
-    rng, table = np.random.default_rng(1), positions(rows)
+    rng, table = np.random.default_rng(1), positions(rows, half, seed)
     for name in "abcdefghi":
         table = table.append_column(name, pa.array(rng.normal(20, 1, rows)))
     return table
@@ -118,9 +119,28 @@ def many_rows(folder, rows):
     write_scene(folder, size=300, count=4, rows=rows, half=0.03, planes=("VAR", "MASK"))
 
 
+def two_catalogs(folder, rows, half=0.5):
+    """Write two catalogs of one part of the sky, with errors."""
+    for seed, name in enumerate(("catalog", "other")):
+        table = numbers(rows, half, seed)
+        for error in ("e_ra", "e_dec"):
+            table = table.append_column(error, pa.array(np.full(rows, 1.0)))
+        write_catalog(folder / name, table, errors=ERRORS)
+
+
 def opened(folder):
     """Return the catalog."""
     return sciplat.open_catalog(folder / "catalog")
+
+
+def matched(**arguments):
+    """Return a function that matches both catalogs."""
+    return lambda folder: opened(folder).crossmatch(sciplat.open_catalog(folder / "other"), **arguments)
+
+
+def matched_many(folder):
+    """Return the groups of both catalogs."""
+    return sciplat.crossmatch_many([opened(folder), sciplat.open_catalog(folder / "other")], radius="1 arcsec")
 
 
 def within(folder):
@@ -151,6 +171,8 @@ INPUTS = {
     "lists": catalog_of(light_curves),
     "hundreds": catalog_of(partial(epochs, 100)),
     "pairs": catalog_of(partial(epochs, 2)),
+    "two": two_catalogs,
+    "dense": partial(two_catalogs, half=0.05),
     "large": large_image,
     "plain": partial(large_image, planes=()),
     "small": many_rows,
@@ -182,6 +204,14 @@ CASES = {
     "join": Case("numbers", 1_500_000, lambda folder: opened(folder).join(opened(folder), on="source_id")),
     "nest hundreds": Case("hundreds", 2_000_000, lambda folder: opened(folder).nest("source_id")),
     "nest pairs": Case("pairs", 1_000_000, lambda folder: opened(folder).nest("source_id")),
+    "crossmatch": Case("two", 800_000, matched(radius="3 arcsec")),
+    "crossmatch, outer mutual": Case("two", 800_000, matched(radius="3 arcsec", find="mutual", how="outer")),
+    "crossmatch, anti": Case("two", 800_000, matched(radius="3 arcsec", how="anti")),
+    "crossmatch, neighbours": Case("two", 800_000, matched(radius="30 arcsec", neighbours=4)),
+    "crossmatch, probability": Case("two", 800_000, matched(n_sigma=5, probability=True)),
+    "crossmatch, all": Case("dense", 20_000, matched(radius="30 arcsec", find="all")),
+    "groups": Case("numbers", 2_000_000, lambda folder: opened(folder).groups(radius="1 arcsec")),
+    "crossmatch many": Case("two", 800_000, matched_many),
     "photometry, large images": Case("large", 4096, photometry, warm=1024),
     "photometry, gain only": Case("plain", 4096, photometry, warm=1024),
     "photometry, many rows": Case("small", 150_000, photometry, warm=1000),
