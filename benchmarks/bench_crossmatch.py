@@ -5,9 +5,10 @@
 Three quarters of the left rows have a counterpart, 0.3 arcsec away in each coordinate; the other right rows are
 elsewhere. scipy says which pairs there are, and no clock starts for anybody who finds others. lsdb has two workers, and
 a margin, made before its clock starts; we have two threads. Both open their catalogs on the clock, those that
-hats-import made and ours, and run three times in processes of their own: the shortest time counts, and the largest
-memory of all processes of the first run. STILTS goes from FITS files to a FITS file, once. The floor reads the files of
-both catalogs and writes those of the result, with fsync and sha256, in plain pyarrow and two threads.
+hats-import made and ours, and run by turns in processes of their own: the shortest of four times counts, and the
+largest memory of the first run, of all processes together. STILTS goes from FITS files to a FITS file, once. The floor
+reads the files of both catalogs and writes those of the result, with fsync and sha256, in plain pyarrow and two
+threads.
 """
 
 import hashlib
@@ -55,13 +56,13 @@ Array = NDArray[Any]
 def run(*, small: bool, large: bool = False) -> dict[str, Any]:
     """Make the catalogs, match them in all ways, and return the figures."""
     os.environ["SCIPLAT_THREADS"] = str(WORKERS)
-    rows, repeats = (40_000, 1) if small else (4_000_000, 3)
+    rows, repeats = (40_000, 1) if small else (4_000_000, 2)
     makers, processes = (["sciplat"], 0) if small else (["hats-import", "sciplat"], WORKERS)
     run_one = _caller(processes)
     with tempfile.TemporaryDirectory(prefix="sciplat-bench-") as folder:
         pairs = run_one(prepared, folder, rows, makers, processes)
         catalogs = {maker: against_lsdb(folder, maker, repeats, processes) for maker in makers}
-        floor = run_one(floor_figures, folder, repeats)
+        floor = run_one(floor_figures, folder, 2 * repeats)
         stilts = run_one(stilts_figures, folder)
     sizes = [rows] if small else [rows // 4, rows, 4 * rows, *([16 * rows] if large else [])]
     return {
@@ -73,8 +74,8 @@ def run(*, small: bool, large: bool = False) -> dict[str, Any]:
         "catalogs": catalogs,
         "floor": floor,
         "stilts": stilts,
-        "kernel": run_one(kernel_figures, rows // 2, repeats),
-        "pile-up": run_one(pile_figures, rows // 20, repeats),
+        "kernel": run_one(kernel_figures, rows // 2, 2 * repeats),
+        "pile-up": run_one(pile_figures, rows // 20, 2 * repeats),
         "memory": MEMORY,
         "growth": [grown(size) for size in sizes],
     }
@@ -151,11 +152,14 @@ def _rows(folder: Path) -> pa.Table:
 
 
 def against_lsdb(folder: str, maker: str, repeats: int, processes: int) -> dict[str, Any]:
-    """Return what both take to compute a match, and to write it."""
-    figures: dict[str, Any] = {}
+    """Return what both take to compute a match, and to write it; by turns, as the machine has busy moments."""
+    call, figures = _caller(processes), {}
     for what in ("compute", "write"):
-        ours = _caller(processes)(our_figures, folder, maker, what, repeats)
-        theirs = _caller(processes)(lsdb_figures, folder, maker, what, repeats, processes)
+        tries: dict[str, list[dict[str, Any]]] = {"sciplat": [], "lsdb": []}
+        for _ in range(repeats):
+            tries["sciplat"].append(call(our_figures, folder, maker, what, repeats))
+            tries["lsdb"].append(call(lsdb_figures, folder, maker, what, repeats, processes))
+        ours, theirs = (min(tried, key=lambda one: one["seconds"]) for tried in tries.values())
         ratios = {name: round(theirs[name] / ours[name], 1) for name in ("seconds", "peak_bytes")}
         figures[what] = {"sciplat": ours, "lsdb": theirs, "ratio": ratios}
     return figures

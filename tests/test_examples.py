@@ -9,7 +9,11 @@ import pytest
 from nbclient import NotebookClient
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-MADE = {"01_forced_photometry.py": "report/report.html", "04_catalogs.py": "sky.png"}
+MADE = {
+    "01_forced_photometry.py": "report/report.html",
+    "04_catalogs.py": "sky.png",
+    "05_crossmatch.py": "separations.png",
+}
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)

@@ -43,7 +43,8 @@ def test_a_command_is_understood(line):
     command = main
     while isinstance(command, click.Group):
         command = command.commands[words.pop(0)]
-    command.make_context(command.name, words)
+    # a command keeps the names of its help option from the first context that it is given
+    command.make_context(command.name, words, parent=click.Context(main, **main.context_settings))
 
 
 def test_signatures_are_those_of_the_code():

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from sciplat.lazy.catalog import Catalog
 
 _RADIUS_HELP = 'Pairs are no farther apart than this: "1 arcsec", at most "10 deg".'
-_FIND_HELP = """nearest: for each row of LEFT the nearest one of RIGHT; mutual: pairs that are each other's nearest; all:
-every pair."""
+_FIND_HELP = """nearest: for each row of LEFT the nearest one of RIGHT; mutual: pairs that are each other's nearest;
+all: every pair."""
 _NEIGHBOURS_HELP = "With nearest: so many rows of RIGHT for each row of LEFT."
-_HOW_HELP = """inner: pairs alone; left, right, outer: also the rows of that catalog, or of both, that have no match; anti:
-rows of LEFT that have none; xor: rows of either catalog that have none."""
+_HOW_HELP = """inner: pairs alone; left, right, outer: also the rows of that catalog, or of both, that have no match;
+anti: rows of LEFT that have none; xor: rows of either catalog that have none."""
 _EPOCH_HELP = """Stars that have proper motions are moved to this date before they meet: "J2016.0". By default those of
 LEFT are moved to the epoch of RIGHT."""
 _SIGMA_HELP = "Pairs are no farther apart than N times their position errors combined; both catalogs must know theirs."
@@ -50,9 +50,7 @@ def _writes(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--radius", metavar="ANGLE", help=_RADIUS_HELP)
 @click.option("--find", metavar="[nearest|mutual|all]", default="nearest", show_default=True, help=_FIND_HELP)
 @click.option("--neighbours", metavar="N", type=int, default=1, show_default=True, help=_NEIGHBOURS_HELP)
-@click.option(
-    "--how", metavar="[inner|left|right|outer|anti|xor]", default="inner", show_default=True, help=_HOW_HELP
-)
+@click.option("--how", metavar="[inner|left|right|outer|anti|xor]", default="inner", show_default=True, help=_HOW_HELP)
 @click.option("--epoch", metavar="YEAR", help=_EPOCH_HELP)
 @click.option("--no-motion", is_flag=True, help="Leave all stars where the catalogs have them.")
 @click.option("--n-sigma", metavar="N", type=float, help=_SIGMA_HELP)

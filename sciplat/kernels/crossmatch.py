@@ -1,10 +1,8 @@
 """Rows of two catalogs that lie near each other on the sky.
 
-Both sides are sorted by their order-29 index, so the rows of any cell stand together. A table of the first row of each
-cell of one order, with about one row in each, tells where; it goes as far as the left rows do, and what lies beyond is
-found by bisection. Around each left row lies a box in the plane of its HEALPix face that holds everything within reach.
-It meets a few cells of that order, or of a coarser one where the box is larger; cells with many rows are cut, as deep
-as it takes. What remains is compared by declination first, and by haversine where that is not enough.
+Both sides are sorted by their order-29 index, so the rows of any cell stand together. Around each left row lies a box
+in the plane of its HEALPix face that holds everything within reach; see `kernels/cells.py` for the cells that it meets.
+Their rows are compared by declination first, and by haversine where that is not enough.
 
 Rows at the very same place stand together and are one run, of which only the first row is measured.
 """
@@ -12,20 +10,27 @@ Rows at the very same place stand together and are one run, of which only the fi
 import math
 
 from sciplat.kernels._jit import kernel
-from sciplat.kernels.healpix import PARTS, join_index, split_index, unfold
+from sciplat.kernels.cells import (
+    LEAF,
+    STEP,
+    bisect,
+    box_size,
+    cut_cell,
+    near_quarter,
+    own_rows,
+    root_cells,
+    sort_cells,
+    space_near,
+    sticks_out,
+    write_cell,
+)
 from sciplat.kernels.separation import angle_of, square, square_of
 
-# Degrees: two places are nowhere nearer on the sky than this times their distance along x or y in the plane, in widths
-# of a face. See sky/surroundings.py.
-NARROWEST = 39.46
-_SIZE = 1 << 29  # order-29 cells along a face
-_STEP = NARROWEST / _SIZE
-_DIAMETER = 130.0 / _SIZE  # degrees: of no order-29 cell two places are farther apart; coarser ones in proportion
-_LEAF = 16  # rows of a cell that are looked at one by one
+_DIAMETER = 130.0 / (1 << 29)  # degrees: of no order-29 cell two places are farther apart; coarser ones in proportion
 _GROWTH = 4  # of the box around a left row, until the nearest right row is surely in it
-CELLS = (160, 6)  # shape of the cells that a search has still to look at: four at each depth, and those around
-BOX = (PARTS, 5)
 _SURE = 1 + 1e-9  # more than rounding
+_ROUNDING = 1e-13  # degrees
+_BY_DEC = -1  # in the place of a cell's width: rows of one order-29 cell, sorted by declination
 
 
 @kernel
@@ -47,32 +52,6 @@ def mark_runs(index, ra, dec, out_next):
 
 
 @kernel
-def address(index, base, width, out_row):
-    """Find the first row of each cell.
-
-    Parameters
-    ----------
-    index : ndarray of int64, shape (n,)
-        Sorted.
-    base : int
-        Index at which the first cell begins.
-    width : int
-        Logarithm of the width of a cell, in order-29 cells.
-    out_row : ndarray of int32, shape (cells + 1,)
-        The last one is the first row beyond.
-    """
-    cell, rows = 0, index.shape[0]
-    for i in range(rows):
-        beyond = min(((index[i] - base) >> 2 * width) + 1, out_row.shape[0])
-        while cell < beyond:
-            out_row[cell] = i
-            cell += 1
-    while cell < out_row.shape[0]:
-        out_row[cell] = rows
-        cell += 1
-
-
-@kernel
 def nearest(
     begin, left_index, left_ra, left_dec, reach, index, ra, dec, following, table, base, width, cells, box,
     rank, neighbours, out_left, out_right, out_square,
@@ -88,7 +67,7 @@ def nearest(
     reach : ndarray of float64, shape (n,)
         Degrees, at most 10; the limit is included.
     index, ra, dec : ndarray, shape (m,)
-        Of the right rows.
+        Of the right rows. Where many share an index, `nearest` wants them sorted by declination.
     following : ndarray of int64, shape (m,)
         From `mark_runs`.
     table, base, width
@@ -108,18 +87,25 @@ def nearest(
     end, pairs : int
         The left rows before `end` have all their pairs in the output; those of the next one may not fit.
     """
-    pairs, farthest, widest = 0, 0, 0.0
+    pairs, farthest, widest, before = 0, 0, 0.0, 0
     for i in range(begin, left_index.shape[0]):
         worst = pairs + neighbours - 1
         if worst >= out_left.shape[0]:
             return i, pairs
         if i == begin or reach[i] != reach[i - 1]:
             farthest, widest = box_size(reach[i]), square_of(reach[i])
+        elif left_index[i] == left_index[i - 1] and left_ra[i] == left_ra[i - 1] and left_dec[i] == left_dec[i - 1]:
+            first, before = before, pairs  # what the row before it has found
+            for place in range(first, before):
+                out_left[pairs], out_right[pairs], out_square[pairs] = i, out_right[place], out_square[place]
+                pairs += 1
+            continue
+        before = pairs
         size, count, limit, around = farthest, 0, widest, reach[i] * _SURE
-        first, last = _own_rows(left_index[i], size, table, base, width)
+        first, last = own_rows(left_index[i], size, table, base, width)
         if first < 0:
-            size = min(_space_near(left_index[i], table, base, width), farthest)
-            count = _root_cells(left_index[i], size, index, table, base, width, box, cells)
+            size = min(space_near(left_index[i], table, base, width), farthest)
+            count = root_cells(left_index[i], size, index, table, base, width, box, cells)
         out_square[pairs : worst + 1] = math.inf
         while True:
             while first < last:
@@ -138,17 +124,22 @@ def nearest(
                 first = after
             if count > 0:
                 count -= 1
-                first, last = cells[count, 4], cells[count, 5]
-                if last - first > _LEAF and cells[count, 1] > 0 and following[first] < last:
-                    if _may_hold(cells[count, 1], first, left_ra[i], left_dec[i], ra, dec, limit):
-                        count = _cut(index, box, cells, count)
-                    first = last
+                shift, first, last = cells[count, 1], cells[count, 4], cells[count, 5]
+                if last - first <= LEAF or following[first] >= last:
+                    continue
+                if shift == 0 or shift == _BY_DEC:
+                    first, last, count = _slice(left_dec[i], around, dec, following, cells, count)
+                    continue
+                if _may_hold(shift, first, left_ra[i], left_dec[i], ra, dec, limit):
+                    near = near_quarter(left_index[i], shift, cells[count, 2], cells[count, 3])
+                    count = cut_cell(index, box, cells, count, near)
+                first = last
                 continue
             # all that is no farther than this lies in the box
-            if size >= farthest or out_square[worst] < square_of(max(size - 3, 0) * _STEP):
+            if size >= farthest or out_square[worst] < square_of(max(size - 3, 0) * STEP):
                 break
             size = min(size * _GROWTH, farthest)
-            count = _root_cells(left_index[i], size, index, table, base, width, box, cells)
+            count = root_cells(left_index[i], size, index, table, base, width, box, cells)
             out_square[pairs : worst + 1] = math.inf
             limit, around = widest, reach[i] * _SURE
         while pairs <= worst and out_square[pairs] < math.inf:
@@ -180,10 +171,10 @@ def within(
         if i == begin or reach[i] != reach[i - 1]:
             size, limit = box_size(reach[i]), square_of(reach[i])
         count, done, farthest = 0, pairs, reach[i] * _SURE
-        first, last = _own_rows(left_index[i], size, table, base, width)
+        first, last = own_rows(left_index[i], size, table, base, width)
         if first < 0:
-            count = _root_cells(left_index[i], size, index, table, base, width, box, cells)
-            _sort_cells(cells, count)
+            count = root_cells(left_index[i], size, index, table, base, width, box, cells)
+            sort_cells(cells, count)
         while first < last or count > 0:
             while first < last:
                 after = following[first]
@@ -199,131 +190,35 @@ def within(
             if count > 0:
                 count -= 1
                 first, last = cells[count, 4], cells[count, 5]
-                if last - first > _LEAF and following[first] < last and _sticks_out(cells, count, box):
-                    count = _cut(index, box, cells, count)
+                if last - first > LEAF and following[first] < last and sticks_out(cells, count, box):
+                    count = cut_cell(index, box, cells, count, 0)
                     first = last
         pairs = done
     return left_index.shape[0], pairs
 
 
 @kernel
-def box_size(reach):
-    """Return how far, in order-29 cells along x and y, a place within `reach` degrees may lie."""
-    return math.ceil(reach / _STEP) + 2
+def _slice(left_dec, around, dec, following, cells, count):
+    """Take the rows next to a left row in declination from those at `count`, which are sorted by it.
 
-
-@kernel
-def _space_near(left_index, table, base, width):
-    """Return about how far apart the right rows around a left row are, in order-29 cells along x and y."""
-    cell = (left_index - base) >> 2 * width
-    rows, space = 0, 1 << width
-    if 0 <= cell < table.shape[0] - 1:
-        rows = table[cell + 1] - table[cell]
-    while rows > 3 and space > 4:
-        rows >>= 2
-        space >>= 1
-    return space
-
-
-@kernel
-def _own_rows(left_index, size, table, base, width):
-    """Return the span of rows in the cell of a left row if its box lies inside and they are few; else first is -1."""
-    _, x, y = split_index(left_index)
-    cell = (left_index - base) >> 2 * width
-    inside = (x - size) >> width == (x + size) >> width and (y - size) >> width == (y + size) >> width
-    if inside and 0 <= cell < table.shape[0] - 1 and table[cell + 1] - table[cell] <= _LEAF:
-        return int(table[cell]), int(table[cell + 1])
-    return -1, -1
-
-
-@kernel
-def _root_cells(left_index, size, index, table, base, width, box, cells):
-    """Write down the cells that the box around a left row meets, with the rows in them; return how many."""
-    face, x, y = split_index(left_index)
-    parts = 1
-    if x >= size and y >= size and x + size < _SIZE and y + size < _SIZE:
-        box[0, 0], box[0, 1], box[0, 2] = face, x - size, x + size + 1
-        box[0, 3], box[0, 4] = y - size, y + size + 1
-    else:
-        parts = unfold(face, x - size, x + size + 1, y - size, y + size + 1, _SIZE, box)
-    shift = width
-    while shift < 29 and 1 << shift < 2 * size:
-        shift += 1
-    count = 0
-    for part in range(parts):
-        for b in range(box[part, 3] >> shift, ((box[part, 4] - 1) >> shift) + 1):
-            for a in range(box[part, 1] >> shift, ((box[part, 2] - 1) >> shift) + 1):
-                start = join_index(box[part, 0], a << shift, b << shift)
-                first = _first_row(index, start, table, base, width)
-                last = _first_row(index, start + (1 << 2 * shift), table, base, width)
-                if first < last:
-                    _write_cell(cells, count, part, shift, a, b, first, last)
-                    count += 1
-    return count
-
-
-@kernel
-def _first_row(index, start, table, base, width):
-    """Return the first row of the cell that begins at `start`, or of those after it."""
-    cell = (start - base) >> 2 * width
-    if 0 <= cell < table.shape[0]:
-        return int(table[cell])
-    return _bisect(index, start, 0, index.shape[0])
-
-
-@kernel
-def _write_cell(cells, count, part, shift, x, y, first, last):
-    cells[count, 0], cells[count, 1], cells[count, 2], cells[count, 3] = part, shift, x, y
-    cells[count, 4], cells[count, 5] = first, last
-
-
-@kernel
-def _sort_cells(cells, count):
-    """Put the cells into the opposite order of their rows: the last one is looked at first."""
-    for i in range(1, count):
-        for j in range(i, 0, -1):
-            if cells[j - 1, 4] >= cells[j, 4]:
-                break
-            for k in range(cells.shape[1]):
-                cells[j - 1, k], cells[j, k] = cells[j, k], cells[j - 1, k]
-
-
-@kernel
-def _cut(index, box, cells, count):
-    """Replace the cell at `count` by those of its four parts that have rows and meet the box; return the new count."""
-    part, shift, x, y = cells[count, 0], cells[count, 1] - 1, 2 * cells[count, 2], 2 * cells[count, 3]
-    first, last = cells[count, 4], cells[count, 5]
-    start = join_index(box[part, 0], x << shift, y << shift)
-    for quarter in range(3, -1, -1):
-        a, b = x + (quarter & 1), y + (quarter >> 1)
-        begin = _bisect(index, start + (quarter << 2 * shift), first, last)
-        meets = (a << shift) < box[part, 2] and ((a + 1) << shift) > box[part, 1]
-        meets = meets and (b << shift) < box[part, 4] and ((b + 1) << shift) > box[part, 3]
-        if meets and begin < last:
-            _write_cell(cells, count, part, shift, a, b, begin, last)
+    Returns
+    -------
+    first, last, count : int
+        These rows, and the new count: those farther north and south, within `around` degrees, wait for their turn.
+    """
+    south = bisect(dec, left_dec - around - _ROUNDING, cells[count, 4], cells[count, 5])
+    north = bisect(dec, left_dec + around + _ROUNDING, south, cells[count, 5])
+    middle = bisect(dec, left_dec, south, north)
+    first, last = max(middle - LEAF, south), min(middle + LEAF, north)
+    if first > south:  # rows of one place stay together
+        first = bisect(dec, dec[first], south, first)
+    if last > first:
+        last = following[last - 1]
+    for begin, end in ((last, north), (south, first)):
+        if begin < end:
+            write_cell(cells, count, 0, _BY_DEC, 0, 0, begin, end)
             count += 1
-        last = begin
-    return count
-
-
-@kernel
-def _bisect(index, value, low, high):
-    """Return the first row of some whose index is at least `value`."""
-    while low < high:
-        middle = (low + high) >> 1
-        if index[middle] < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@kernel
-def _sticks_out(cells, count, box):
-    """Return whether a cell has places outside the box."""
-    part, shift, x, y = cells[count, 0], cells[count, 1], cells[count, 2], cells[count, 3]
-    along_x = (x << shift) < box[part, 1] or ((x + 1) << shift) > box[part, 2]
-    return along_x or (y << shift) < box[part, 3] or ((y + 1) << shift) > box[part, 4]
+    return first, last, count
 
 
 @kernel

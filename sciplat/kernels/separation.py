@@ -19,13 +19,19 @@ def square(ra, dec, other_ra, other_dec):
     With the declination between both, every term is positive and only one cosine is needed.
     """
     turn = ra - other_ra
-    if turn > 180 or turn < -180:
+    if turn > 180 or turn < -180:  # each by itself: of their difference the last digits would be lost
+        turn = _signed(ra) - _signed(other_ra)
         turn -= 360 * math.floor(turn / 360 + 0.5)
     across = _sine_of_half(turn * RADIANS)
     along = _sine_of_half((dec - other_dec) * RADIANS)
     between = math.cos((dec + other_dec) * (0.5 * RADIANS))
     across *= across
     return along * along * (1 - across) + between * between * across
+
+
+@kernel
+def _signed(ra):
+    return ra - 360 * math.floor(ra / 360 + 0.5)
 
 
 @kernel
@@ -40,7 +46,7 @@ def _sine_of_half(angle):
 @kernel
 def square_of(angle):
     """Return sin^2 of half an angle in degrees."""
-    half = math.sin(0.5 * angle * RADIANS)
+    half = _sine_of_half(angle * RADIANS)
     return half * half
 
 

@@ -47,6 +47,7 @@ def cost_around(node: Node, ranges: Ranges, around: Coverage) -> Cost:
             read=total.read + whole.read * read,
             requests=total.requests + whole.requests * read,
             rows=total.rows + whole.rows * kept,
+            places=total.places + whole.places * kept,
             size=total.size + size,
             seconds=total.seconds + whole.seconds * read,
         )
@@ -70,7 +71,7 @@ def stored_rows(node: Node) -> tuple[float, float]:
     rows, ranges = 0.0, [np.empty((0, 2), np.int64)]
     for scan in leaves(node):
         rows += scan.store.rows
-        ranges.append(_covered_by(scan).ranges)
+        ranges.append(_covered_by(replace(scan, cover=None)).ranges)
     if rows == 0:
         return float(node.rows_in(np.array([[0, Cell(0, 11).stop]])).sum()), 12 * cell_area(0)
     return rows, Coverage.from_ranges(np.concatenate(ranges)).area

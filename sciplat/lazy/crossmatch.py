@@ -1,6 +1,7 @@
 """The plan node that matches two catalogs by the places of their rows on the sky."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,7 +21,7 @@ from sciplat.lazy.pair_count import pair_count
 from sciplat.lazy.reach import Far, far_errors, far_moves
 from sciplat.lazy.where import WithColumns
 from sciplat.sky.align import added_cells
-from sciplat.sky.cell import Cell, cell_ranges, positions_29
+from sciplat.sky.cell import MAX_ORDER, Cell, cell_ranges, healpix_29, positions_29
 from sciplat.sky.coverage import Coverage, Ranges
 from sciplat.sky.region import Cone
 from sciplat.sky.surroundings import surroundings
@@ -31,8 +32,10 @@ from sciplat.tasks.quote import Cost, rates
 from sciplat.tasks.task import Task
 
 _POINT_BYTES = 90  # of a row while it is matched: index, position, rank, run, its place in the table of cells
-_PAIR_BYTES = 80  # of a pair: two rows and a distance, listed, sorted and taken
+_PAIR_BYTES = 64  # of a pair: two rows and a distance, listed, sorted and taken
+_SIGMA_BYTES = 32  # more where errors count: standard deviations, a density, the order by distance
 _CELL_RADIUS = 65.0  # degrees: no cell of order k reaches farther from its centre than this / 2**k
+_RASTER = 4  # orders: a cell of another frame is taken for 256 small ones
 _LEAST_REACH = 1e-9  # degrees
 _LEFT_ROWS = ("inner", "left", "anti")  # hows whose rows are rows of the left catalog
 
@@ -96,6 +99,10 @@ class Crossmatch(OverOne):
         alone = self.matching.find != "mutual" and self.matching.density_order is None
         return alone and self.how in _LEFT_ROWS
 
+    def keeps(self, columns: Iterable[str]) -> bool:
+        """Return whether the columns are the left catalog's, and each row comes from one of it."""
+        return self.how in _LEFT_ROWS and super().keeps(columns)
+
     @property
     def extent(self) -> Coverage | None:
         """A coverage that holds all rows, None where it is not known."""
@@ -122,15 +129,8 @@ class Crossmatch(OverOne):
 
     def _reach_of(self, around: Coverage | None) -> float:
         """Return how far partners may stand from each other at most, of all rows or of those in a coverage."""
-        matching = self.matching
         moves = sum(far.most(around) for far in self._moves)
-        reach = matching.radius
-        if matching.n_sigma is not None:
-            # no more than the step itself looks for, see `reaches` there
-            mine, its = (far.most(around) for far in self._errors)
-            scatter = matching.n_sigma * float(np.hypot(mine, its)) * SURE
-            reach = scatter if reach is None else min(reach, scatter)
-        reach = max(reach or 0.0, _LEAST_REACH) + moves
+        reach = self._apart(around) + moves
         if reach > MAX_REACH:
             raise ArgumentError(
                 f"partners of a row may stand farther than {MAX_REACH:g} deg from it",
@@ -138,6 +138,17 @@ class Crossmatch(OverOne):
                 hint="leave rows with such motions or errors out with .where(...), or give a radius= with n_sigma",
             )
         return reach
+
+    def _apart(self, around: Coverage | None) -> float:
+        """Return how far partners may be from each other at the common epoch, of rows as for `_reach_of`."""
+        matching = self.matching
+        apart = matching.radius
+        if matching.n_sigma is not None:
+            # no more than the step itself looks for, see `reaches` there
+            mine, its = (far.most(around) for far in self._errors)
+            scatter = matching.n_sigma * float(np.hypot(mine, its)) * SURE
+            apart = scatter if apart is None else min(apart, scatter)
+        return max(apart or 0.0, _LEAST_REACH)
 
     def _home(self, cell: Cell) -> Cell:
         """Return the cell whose rows decide: where a prior is estimated, no finer than that asks for."""
@@ -227,14 +238,15 @@ class Crossmatch(OverOne):
 
     def cost(self, cell: Cell) -> Cost:
         """Return the cost of reading both sides and of holding all pairs."""
-        around = self._left_around(cell)
-        left = self.inner.cost(cell) if around is None else cost_around(self.inner, self._ranges[0], around)
-        right = cost_around(self.other, self._ranges[1], self._right_around(cell))
-        candidates, found = self._pairs(cell, left.rows, right.rows)
+        left_around, around = self._left_around(cell), self._right_around(cell)
+        left = self.inner.cost(cell) if left_around is None else cost_around(self.inner, self._ranges[0], left_around)
+        right = cost_around(self.other, self._ranges[1], around)
+        listed, found = self._pairs(cell, left, right, around)
         rows = self._rows(cell, found)
         size = rows * row_bytes(self.schema)
         read = max(left.memory, left.size + right.memory)
-        held = left.size + right.size + _POINT_BYTES * (left.rows + right.rows) + _PAIR_BYTES * candidates
+        held = left.size + right.size + _POINT_BYTES * (left.rows + right.rows)
+        held += (_PAIR_BYTES + (_SIGMA_BYTES if self.matching.left.errors else 0)) * listed
         held += size + max(widest_column(left, self.inner.schema), widest_column(right, self.other.schema))
         return Cost(
             read=left.read + right.read,
@@ -243,24 +255,50 @@ class Crossmatch(OverOne):
             places=min(rows, left.places + right.places),
             size=size,
             memory=max(read, held),
-            seconds=left.seconds + right.seconds + rates().nest * (left.rows + right.rows + candidates) / 4,
+            seconds=left.seconds + right.seconds + rates().nest * (left.rows + right.rows + listed) / 4,
         )
 
-    def _pairs(self, cell: Cell, left: float, right: float) -> tuple[float, float]:
-        """Return how many candidates a task is expected to list, and how many pairs it finds."""
+    def _pairs(self, cell: Cell, left: Cost, right: Cost, around: Coverage) -> tuple[float, float]:
+        """Return how many pairs a task is expected to list, and how many of them are wanted."""
         matching = self.matching
-        found = min(left * matching.neighbours, right) if matching.find == "nearest" else min(left, right)
-        if matching.find != "all" and matching.left.errors is None:
-            return found, found
-        listed = min(pair_count(self.inner, self.other, cell, self._reach(cell)), left * right)
-        return max(listed, found), (max(listed, found) if matching.find == "all" else found)
+        lists_all = matching.find == "all" or matching.left.errors is not None
+        most = left.rows * min(matching.neighbours, right.rows)
+        # as many as if each place of one side had a counterpart
+        same = left.rows * right.rows / max(_places(left), _places(right), 1.0)
+        listed = same
+        if lists_all or most > same:
+            home = self._home(cell)
+            apart = self._apart(surroundings(home, self._reach(home)) if matching.n_sigma else None)
+            evenly = left.rows * right.rows * min(math.pi * apart**2 / around.area, 1.0)
+            counted = pair_count(self.inner, self.other, home, apart, self._there if self._is_turned else None)
+            listed = min(max(same, evenly, counted), left.rows * right.rows)
+        nearest = min(listed, most)
+        found = {"nearest": nearest, "mutual": min(nearest, right.rows), "all": listed}[matching.find]
+        return (listed if lists_all else nearest), found
+
+    def _there(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the indices that places of the left frame have in the right one."""
+        from sciplat.sky.frame import ra_dec, rotated, rotation, unit_vectors
+
+        matrix = rotation(self.matching.left.frame, self.matching.right.frame)
+        return healpix_29(*ra_dec(rotated(unit_vectors(*positions_29(index)), matrix)))
 
     def _rows(self, cell: Cell, found: float) -> float:
-        """Return the expected rows of the result."""
-        here = cell_ranges([cell])
-        mine, its = (float(node.rows_in(here)[0]) for node in (self.inner, self.other))
-        expected = {"inner": found, "left": max(found, mine), "right": max(found, its), "anti": mine, "xor": mine + its}
+        """Return the expected rows of the result, given the pairs."""
+        mine = float(self.inner.rows_in(cell_ranges([cell]))[0])
+        its = self._right_rows(cell) if self.how in BOTH_SIDES else 0.0
+        expected = {"inner": found, "right": max(found, its), "anti": mine, "xor": mine + its}
         return expected.get(self.how, max(found, mine) + its)
+
+    def _right_rows(self, cell: Cell) -> float:
+        """Return the expected right rows in a cell of the left frame."""
+        if not self._is_turned:
+            return float(self.other.rows_in(cell_ranges([cell]))[0])
+        # as many cells of the right frame as fill it, at places spread over it
+        shift = 2 * max(MAX_ORDER - cell.order - _RASTER, 0)
+        places = np.arange(cell.start, cell.stop, 1 << shift) + (1 << shift) // 4 * 3
+        cells, times = np.unique(self._there(places) >> shift, return_counts=True)
+        return float(times @ self.other.rows_in(np.stack([cells, cells + 1], axis=1) << shift))
 
     def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
         """Return the rows of the left catalog, or of both: how many match is not known before they are read."""
@@ -273,6 +311,10 @@ class Crossmatch(OverOne):
         """Return both catalogs and what was asked for."""
         sides = {"inner": self.inner.describe(), "other": self.other.describe()}
         return {"op": "crossmatch", **sides, "how": self.how, "suffix": self.suffix, **self.asked}
+
+
+def _places(side: Cost) -> float:
+    return side.places or side.rows  # not all plans know
 
 
 def tally_beside(node: Node) -> Tally:

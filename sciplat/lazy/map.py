@@ -3,7 +3,7 @@
 import base64
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -86,6 +86,10 @@ class Map(OverOne):
         identity = self.inner.properties["id"]
         kept = with_columns_there(self.inner.properties, self.schema.names)
         return {**kept, "id": identity if identity in self.schema.names else None}
+
+    def keeps(self, columns: Iterable[str]) -> bool:  # noqa: ARG002
+        """Return False: a function may do anything."""
+        return False
 
     @property
     def extent(self) -> None:

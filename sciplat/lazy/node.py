@@ -19,8 +19,6 @@ from sciplat.sky.align import common_ranges, meeting_pairs
 from sciplat.sky.cell import Cell, cell_ranges, positions_29
 from sciplat.sky.coverage import Coverage, Ranges
 from sciplat.sky.region import Region
-from sciplat.steps.nest import nested_type
-from sciplat.tasks.nest import NestTask
 from sciplat.tasks.quote import Cost, rates
 from sciplat.tasks.task import ScanTask, SelectTask, Task, WithinTask
 
@@ -30,7 +28,6 @@ _INDEX_BYTES = 16  # the index is read first, to know which rows are inside
 _TEST_BYTES = 75  # a region's test holds unit vectors and distances
 _SAMPLES = 16  # places in a cell that tell how much of it lies in a region
 _MANY_RANGES = 5000
-_SORT_BYTES = 110  # sorting holds indices, codes, and a hash table of the keys
 
 
 class Node(Protocol):
@@ -216,6 +213,10 @@ class OverOne:
         """A coverage that holds all rows, None where it is not known."""
         return extent_of(self.inner)
 
+    def keeps(self, columns: Iterable[str]) -> bool:
+        """Return whether each row has these columns from a row of the inner node, as they are there."""
+        return set(columns) <= set(self.inner.schema.names)
+
     def rows_in(self, ranges: Ranges) -> NDArray[np.float64]:
         """Return the expected rows in each of some ranges: as many as the inner node has there."""
         return self.inner.rows_in(ranges)
@@ -329,47 +330,6 @@ class Select(OverOne):
     def describe(self) -> Record:
         """Return the columns."""
         return {"op": "select", "inner": self.inner.describe(), "columns": list(self.columns)}
-
-
-@dataclass(frozen=True)
-class Nest(OverOne):
-    """Gather the rows of each key into a list of structures."""
-
-    by: str
-    columns: tuple[str, ...]
-    name: str
-
-    @cached_property
-    def head(self) -> tuple[str, ...]:
-        """Columns that stay as they are: the key and the position."""
-        return tuple(dict.fromkeys([HEALPIX_COLUMN, self.by, *self.inner.properties["position"]]))
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        """Key, position, and the column of lists."""
-        inner = self.inner.schema
-        fields = [inner.field(name) for name in self.head]
-        return pa.schema([*fields, pa.field(self.name, nested_type(inner, self.columns))])
-
-    @property
-    def properties(self) -> dict[str, Any]:
-        """The inner node's, one row for each source."""
-        return {**with_columns_there(self.inner.properties, self.head), "kind": "sources", "id": self.by}
-
-    def task(self, cell: Cell, cover: Coverage | None = None) -> NestTask:
-        """Return the inner task with its rows gathered."""
-        return NestTask(self.inner.task(cell, cover), self.by, self.head, self.columns, self.name)
-
-    def cost(self, cell: Cell) -> Cost:
-        """Return the inner cost, with its rows held twice; rows that share a position are taken to share their key."""
-        inner = self.inner.cost(cell)
-        memory = max(inner.memory, 2 * inner.size + _SORT_BYTES * inner.rows)
-        return replace(inner, rows=inner.places, memory=memory, seconds=inner.seconds + rates().nest * inner.rows)
-
-    def describe(self) -> Record:
-        """Return the key and what is gathered."""
-        arguments = {"by": self.by, "columns": list(self.columns), "name": self.name}
-        return {"op": "nest", "inner": self.inner.describe(), **arguments}
 
 
 def extent_of(node: Node) -> Coverage | None:

@@ -16,7 +16,8 @@ from sciplat.lazy.crossmatch import crossmatch_node
 from sciplat.lazy.groups import Groups, parse_linking
 from sciplat.lazy.join import On, join_nodes
 from sciplat.lazy.map import Map
-from sciplat.lazy.node import Nest, Node, Select, Within
+from sciplat.lazy.nest import Nest
+from sciplat.lazy.node import Node, Select, Within
 from sciplat.lazy.push_down import covered, filtered, narrowed
 from sciplat.lazy.sample import Sample
 from sciplat.lazy.where import WithColumns

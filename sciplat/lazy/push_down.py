@@ -10,7 +10,8 @@ from sciplat.lazy.concat import Concat
 from sciplat.lazy.crossmatch import Crossmatch
 from sciplat.lazy.groups import CrossmatchMany, Groups
 from sciplat.lazy.join import Join, JoinTable
-from sciplat.lazy.node import Nest, Node, OverOne, RowFilter, Scan, Select, Within
+from sciplat.lazy.nest import Nest
+from sciplat.lazy.node import Node, OverOne, RowFilter, Scan, Select, Within
 from sciplat.lazy.sample import Sample
 from sciplat.lazy.where import Where, WithColumns
 from sciplat.sky.align import common_ranges
@@ -118,9 +119,10 @@ def _narrowed_crossmatch(node: Crossmatch, columns: tuple[str, ...]) -> Node:
     """Return a cross-match that makes some columns; what the other side is asked for keeps its name in the result."""
     matching, layout = node.matching, node.layout
     wanted = [old for old, new in layout.its if new in columns]
-    # a column of the other side has its suffix because there is one of its name here
-    mine = (*matching.left.columns, *(old for old, new in layout.mine if new in columns), *wanted)
-    its = (*matching.right.columns, *wanted)
+    said = [name for name, new in layout.measured if new in columns]
+    # what has a suffix has it because there is a column of its name here
+    mine = (*matching.left.columns, *(old for old, new in layout.mine if new in columns), *wanted, *said)
+    its = (*matching.right.columns, *wanted, *said)
     sides = {"inner": _only(node.inner, mine), "other": _only(node.other, its)}
     return replace(node, **sides)  # type: ignore[arg-type]
 

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from sciplat.errors import ArgumentError
 from sciplat.io.extremes import read_extremes
 from sciplat.lazy.concat import Concat
-from sciplat.lazy.join import Join, JoinTable
-from sciplat.lazy.node import Node, RowFilter, Scan, Select
-from sciplat.lazy.where import WithColumns
+from sciplat.lazy.node import Node, OverOne, Scan
 from sciplat.sky.align import meeting_pairs
 from sciplat.sky.cell import cell_ranges
 from sciplat.sky.coverage import Coverage, Ranges
@@ -113,8 +111,7 @@ def _extremes(node: Node, columns: tuple[str, ...], what: str) -> tuple[Ranges, 
         order = np.argsort(np.concatenate([ranges[:, 0] for ranges, _ in parts]), kind="stable")
         ranges = np.concatenate([ranges for ranges, _ in parts])[order]
         return ranges, {name: np.concatenate([spans[name] for _, spans in parts])[order] for name in columns}
-    computed = {name for name, _ in node.computed} if isinstance(node, WithColumns) else set()
-    if isinstance(node, RowFilter | Select | WithColumns | Join | JoinTable) and not computed & set(columns):
+    if isinstance(node, OverOne) and node.keeps(columns):
         return _extremes(node.inner, columns, what)
     raise ArgumentError(
         f"how far the rows of {what} move or scatter is not known before its plan has run",

@@ -1,5 +1,6 @@
 """The plan nodes of expressions: the rows where one is true, and columns that are computed."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -84,6 +85,10 @@ class WithColumns(OverOne):
     """
 
     computed: tuple[tuple[str, Expression], ...]
+
+    def keeps(self, columns: Iterable[str]) -> bool:
+        """Return whether none of the columns is computed."""
+        return super().keeps(columns) and not set(columns) & {name for name, _ in self.computed}
 
     def __post_init__(self) -> None:
         fixed = (HEALPIX_COLUMN, self.properties["id"], *self.properties["position"])

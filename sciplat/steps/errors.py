@@ -83,8 +83,8 @@ def covariances(table: pa.Table, columns: ErrorColumns, what: str) -> Floats:
     """
     ra, dec = (_values(table[name]) * unit for name, unit in (columns.ra, columns.dec))
     corr = np.zeros(table.num_rows) if columns.corr is None else _values(table[columns.corr])
-    cov = np.stack([ra * ra, corr * ra * dec, dec * dec], axis=1)
     with np.errstate(over="ignore", invalid="ignore"):
+        cov = np.stack([ra * ra, corr * ra * dec, dec * dec], axis=1)
         is_ellipse = cov[:, 0] * cov[:, 2] - cov[:, 1] ** 2 > ((cov[:, 0] + cov[:, 2]) / _NEEDLE) ** 2
     good = is_ellipse & (ra > 0) & (dec > 0) & (np.abs(corr) < 1)
     if not good.all():

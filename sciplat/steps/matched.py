@@ -29,12 +29,15 @@ class Layout:
     schema : pyarrow.Schema
     mine, its : tuple of (str, str)
         Columns of the left and the right catalog with their names in the result.
+    measured : tuple of (str, str)
+        What is said of each pair, with its names in the result.
     """
 
     how: How
     schema: pa.Schema = field(repr=False)
     mine: tuple[tuple[str, str], ...]
     its: tuple[tuple[str, str], ...]
+    measured: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,14 @@ def layout(left: pa.Schema, right: pa.Schema, matching: Matching, how: How, suff
     fields = [left.field(_INDEX), *(left.field(name).with_name(own).with_type(pa.float64()) for own, name in places)]
     fields += [_nullable(left.field(name), how in _LEFT_NULLS) for name in mine]
     fields += [_nullable(right.field(old).with_name(new), how in _RIGHT_NULLS) for old, new in its]
-    fields += _measured(matching, how)
+    taken |= {new for _, new in its}
+    said = _measured(matching, how)
+    measured = [(each.name, f"{each.name}{suffix}" if each.name in taken else each.name) for each in said]
+    fields += [each.with_name(name) for each, (_, name) in zip(said, measured, strict=True)]
     counts = Counter(each.name for each in fields)
     if twice := [name for name, count in counts.items() if count > 1]:
         raise ArgumentError(f"the result would have two columns {twice[0]!r}", hint="another suffix=")
-    return Layout(how, pa.schema(fields), tuple((name, name) for name in mine), tuple(its))
+    return Layout(how, pa.schema(fields), tuple((name, name) for name in mine), tuple(its), tuple(measured))
 
 
 def _measured(matching: Matching, how: How) -> list[pa.Field]:
@@ -205,7 +211,7 @@ def _table(left: pa.Table, right: pa.Table, rows: _Rows, mine: Placed, its: Plac
     columns = [_own(mine.index, its.index, rows), _own(mine.ra, its.ra, rows), _own(mine.dec, its.dec, rows)]
     columns += _taken(left.select([old for old, _ in layout.mine]), rows.left).columns
     columns += _taken(right.select([old for old, _ in layout.its]), rows.right).columns
-    for name in layout.schema.names[len(columns) :]:
+    for name, _ in layout.measured:
         values = _of_pairs(name, rows.matches, mine, its)
         absent = rows.pair < 0
         some = values[rows.pair] if len(values) else np.zeros(len(rows.pair), values.dtype)

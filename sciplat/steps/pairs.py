@@ -4,7 +4,7 @@ Kernels are imported where they are called: plans are made without numba.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Points:
         return len(self.index)
 
     def taken(self, rows: Indices) -> "Points":
-        """Return some of the points; `rows` ascend."""
+        """Return some of the points, in another order only where they share an index."""
         return Points(self.index[rows], self.ra[rows], self.dec[rows], self.rank[rows])
 
 
@@ -100,7 +100,11 @@ def nearest_pairs(left: Points, right: Points, reach: float | Floats, neighbours
     """
     from sciplat.kernels.crossmatch import nearest
 
-    return _joined(_in_parts(nearest, left, right, reach, right.rank, neighbours, most=neighbours))
+    order = _by_declination(right)
+    if order is not None:
+        right = right.taken(order)
+    found = _joined(_in_parts(nearest, left, right, reach, right.rank, neighbours, most=neighbours))
+    return found if order is None else replace(found, right=order[found.right])
 
 
 def _in_parts(
@@ -143,15 +147,25 @@ def separations(square: Floats) -> Floats:
     return angle
 
 
+def _by_declination(points: Points) -> Indices | None:
+    """Return the order by declination of rows that share an index, None if there are but few of them anywhere."""
+    from sciplat.kernels.cells import LEAF
+
+    if not (points.index[LEAF:] == points.index[:-LEAF]).any():
+        return None
+    order: Indices = np.lexsort([points.rank, points.ra, points.dec, points.index])
+    return order
+
+
 def _table(left: Points, right: Points) -> tuple[NDArray[np.int32], int, int]:
     """Return the first right rows of cells as far as the left rows go, where they begin and how wide they are."""
-    from sciplat.kernels.crossmatch import address
+    from sciplat.kernels.cells import address
 
     if not len(left):
         return np.zeros(1, np.int32), 0, 0
     first, last = int(left.index[0]), int(left.index[-1])
     width = 0
-    while (last >> 2 * width) - (first >> 2 * width) > 2 * len(right) + 1:
+    while width < 29 and (last >> 2 * width) - (first >> 2 * width) > 2 * len(right) + 1:
         width += 1
     base = (first >> 2 * width) << 2 * width
     table = np.empty((last >> 2 * width) - (first >> 2 * width) + 2, np.int32)
@@ -160,7 +174,7 @@ def _table(left: Points, right: Points) -> tuple[NDArray[np.int32], int, int]:
 
 
 def _scratch() -> tuple[Indices, Indices]:
-    from sciplat.kernels.crossmatch import BOX, CELLS
+    from sciplat.kernels.cells import BOX, CELLS
 
     return np.empty(CELLS, np.int64), np.empty(BOX, np.int64)
 

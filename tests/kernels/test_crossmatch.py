@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sciplat.kernels import crossmatch, healpix, separation
+from sciplat.kernels import cells, crossmatch, healpix, separation
 from tests import reference
-from tests.strategies import grids, moved, scenes, side_of
+from tests.strategies import Side, grids, moved, scenes, side_of
 
 
 def runs(side):
@@ -25,7 +25,7 @@ def addressed(left, right, width=0):
         width += 1
     base = first >> 2 * width << 2 * width
     table = np.empty((last >> 2 * width) - (first >> 2 * width) + 2, np.int32)
-    crossmatch.address(right.index, base, width, table)
+    cells.address(right.index, base, width, table)
     return table, base, width
 
 
@@ -34,7 +34,7 @@ def search(find, left, right, reach, size, *more, begin=0, width=0):
     rows, squares = np.full((2, size), -7), np.empty(size)
     mine, its = (left.index, left.ra, left.dec), (right.index, right.ra, right.dec, runs(right))
     sides = *mine, np.full(len(left.index), reach), *its
-    scratch = np.empty(crossmatch.CELLS, np.int64), np.empty(crossmatch.BOX, np.int64)
+    scratch = np.empty(cells.CELLS, np.int64), np.empty(cells.BOX, np.int64)
     end, count = find(begin, *sides, *addressed(left, right, width), *scratch, *more, rows[0], rows[1], squares)
     return end, list(zip(*rows[:, :count].tolist(), squares[:count].tolist(), strict=True))
 
@@ -44,8 +44,11 @@ def within(left, right, reach, size=3600, **options):
 
 
 def nearest(left, right, reach, neighbours=1, size=3600, **options):
-    rank = np.arange(len(right.index))
-    return search(crossmatch.nearest, left, right, reach, size, rank, neighbours, **options)
+    """Search right rows that are sorted by declination where they share an index."""
+    rank = np.lexsort([np.arange(len(right.index)), right.ra, right.dec, right.index])
+    right = Side(right.ra[rank], right.dec[rank], right.index[rank])
+    end, pairs = search(crossmatch.nearest, left, right, reach, size, rank, neighbours, **options)
+    return end, [(row, int(rank[its]), near) for row, its, near in pairs]
 
 
 def test_a_ring_around_a_point_lies_at_its_radius():
@@ -133,10 +136,10 @@ def test_dense_and_sparse_places_in_one_sky():
 
 
 def test_the_box_holds_the_reach():
-    size = crossmatch.box_size(1.0)
+    size = cells.box_size(1.0)
     assert size * crossmatch.NARROWEST / 2**29 >= 1
-    assert crossmatch.box_size(0.0) == 2
-    assert crossmatch.box_size(10.0) < 2**28
+    assert cells.box_size(0.0) == 2
+    assert cells.box_size(10.0) < 2**28
 
 
 def test_compiled_equals_interpreted(interpret):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sciplat.kernels import healpix
-from sciplat.kernels.crossmatch import box_size
+from sciplat.kernels.cells import box_size
 from sciplat.sky.cell import healpix_29
 from tests import reference
 from tests.strategies import PLACES, moved

@@ -67,7 +67,7 @@ def equal_columns(rows, expected):
     return [name for name in expected.column_names if not rows[name].equals(expected[name])] == []
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.data())
 def test_error_ellipses_are_brute_force_for_any_cells(tmp_path_factory, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
@@ -113,7 +113,7 @@ def test_with_a_radius_too_a_pair_lies_within_both(known):
     assert both.equals(ellipses.filter(pa.array(near)))
 
 
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(st.data())
 def test_probabilities_add_up_and_do_not_depend_on_cells(tmp_path_factory, known, data):
     left, right, mine, its = known
@@ -136,7 +136,7 @@ def test_probabilities_add_up_and_do_not_depend_on_cells(tmp_path_factory, known
     assert nearest.compute().equals(mine.crossmatch(its, radius="1 arcsec", probability=True).compute())
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.data())
 def test_moving_stars_are_found_for_any_cells(tmp_path_factory, data):
     """Stars of up to 20 arcsec a year, met after 24.75 years within a radius far smaller than their way."""

@@ -1,6 +1,7 @@
 """Cross-matches as parts of plans: before and after other operations, written, quoted, rebuilt, refused in time."""
 
 import json
+import pickle
 
 import numpy as np
 import pyarrow as pa
@@ -166,17 +167,11 @@ def test_every_argument_is_part_of_the_record(sides):
     assert len(records) == len(choices)
 
 
-def test_a_cluster_gives_the_same_files_as_threads(sides, tmp_path):
-    from distributed import Client, LocalCluster
-
+def test_tasks_travel(sides):
     plan = sides[0].crossmatch(sides[1], radius="1 deg", find="all", how="outer")
-    local = plan.write(tmp_path / "threads")
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster),
-    ):
-        remote = plan.write(tmp_path / "cluster")
-    assert remote.store.manifest.digest == local.store.manifest.digest
+    there = [pickle.loads(pickle.dumps(plan.node.task(cell))) for cell in plan.cells]
+    assert pa.concat_tables([task.run() for task in there]).equals(plan.compute())
+    assert max(len(pickle.dumps(task)) for task in there) < 30_000
 
 
 def test_both_sides_are_quoted(sides):
@@ -199,7 +194,7 @@ def test_cells_without_anything_to_match_are_not_read(sides):
 
 
 @pytest.mark.parametrize("find", ["nearest", "mutual", "all"])
-@pytest.mark.parametrize("how", ["inner", "left", "right", "outer", "anti", "xor"])
+@pytest.mark.parametrize("how", ["inner", "right", "xor"])
 def test_the_report_says_what_became_of_the_left_rows(tmp_path, find, how):
     """Half of the left rows lie where the right catalog has nothing for 20 degrees around."""
     rng = np.random.default_rng(3)

@@ -13,7 +13,8 @@ from sciplat.lazy.catalog import Catalog
 from sciplat.lazy.concat import Concat
 from sciplat.lazy.join import join_nodes
 from sciplat.lazy.map import Map
-from sciplat.lazy.node import Nest, Scan, Select, Within
+from sciplat.lazy.nest import Nest
+from sciplat.lazy.node import Scan, Select, Within
 from sciplat.lazy.push_down import narrowed
 from sciplat.lazy.rebuild import rebuild
 from sciplat.lazy.sample import Sample

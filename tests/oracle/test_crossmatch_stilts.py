@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from functools import cache
 
 import numpy as np
 import pyarrow.compute as pc
@@ -12,7 +13,7 @@ import sciplat
 from tests.conftest import required
 
 ROWS = 100_000
-RADIUS = 600  # arcsec: three candidates for a star with any in the whole fields
+RADIUS = 600  # arcsec: a star with any candidate has two, on the average
 JOINS = {"inner": "1and2", "left": "all1", "right": "all2", "outer": "1or2", "anti": "1not2", "xor": "1xor2"}
 # both kinds of cells are small and differ, so that most pairs of this radius meet the border of some cell
 ROWS_PER_CELL = {"gaia": 1_000, "tycho": 2_500}
@@ -65,31 +66,20 @@ def _prepared(tables, folder):
     return folder, catalogs
 
 
+@cache
 def _by_stilts(command, folder, find, join="1and2"):
     """Return what STILTS gives, as identities, -1 where there is no star, and separations in arcsec."""
     from astropy.table import Table
 
     out = folder / f"{find}-{join}.fits"
-    arguments = {
-        "in1": folder / "gaia.fits",
-        "in2": folder / "tycho.fits",
-        "matcher": "sky",
-        "values1": "ra dec",
-        "values2": "ra dec",
-        "params": RADIUS,
-        "find": find,
-        "join": join,
-        "out": out,
-        "progress": "none",
-    }
+    files = {"in1": folder / "gaia.fits", "in2": folder / "tycho.fits", "out": out}
+    where = {"matcher": "sky", "values1": "ra dec", "values2": "ra dec", "params": RADIUS}
+    given = [f"{name}={value}" for name, value in {**files, **where, "find": find, "join": join}.items()]
     fast_start = "-J-XX:TieredStopAtLevel=1"
-    given = [f"{name}={value}" for name, value in arguments.items()]
     subprocess.run([command, fast_start, "tmatch2", *given], check=True, capture_output=True)
     found = Table.read(out)
-    return _ordered(*(np.ma.filled(found[name], -1) if name in found.colnames else None for name in COLUMNS))
-
-
-COLUMNS = ("gaia", "tycho", "Separation")
+    names = ("gaia", "tycho", "Separation")
+    return _ordered(*(np.ma.filled(found[name], -1) if name in found.colnames else None for name in names))
 
 
 def _by_us(catalogs, find, how="inner"):
@@ -101,13 +91,10 @@ def _by_us(catalogs, find, how="inner"):
 
 
 def _ordered(gaia, tycho, separation):
-    """Return the three in the order of the identities; what a kind of join does not have is -1."""
-    rows = len(gaia)
-    tycho = np.full(rows, -1) if tycho is None else np.asarray(tycho)
-    separation = np.full(rows, -1.0) if separation is None else np.asarray(separation)
-    separation = np.where(np.isnan(separation), -1.0, separation)
+    """Return pairs and separations in the order of the identities; what a kind of join does not have is -1."""
+    tycho, separation = (np.full(len(gaia), -1) if each is None else np.asarray(each) for each in (tycho, separation))
     order = np.lexsort((tycho, gaia))
-    return np.stack([np.asarray(gaia), tycho], axis=1)[order], separation[order]
+    return np.stack([np.asarray(gaia), tycho], axis=1)[order], np.nan_to_num(separation, nan=-1)[order]
 
 
 def _assert_same(ours, theirs):

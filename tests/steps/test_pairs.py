@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sciplat.steps.pairs import Points, nearest_pairs, pairs_in_parts, pairs_within, separations
 from tests import reference
-from tests.strategies import grids, scenes, side_of
+from tests.strategies import PLACES, Scene, Side, grids, moved, scenes, side_of
 
 
 def points(ra, dec):
@@ -46,7 +46,7 @@ def test_the_border_is_inside(radius):
     assert not len(pairs_within(left, right, radius * (1 - 1e-9)))
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(scenes(largest=60) | grids())
 def test_all_pairs_are_those_of_brute_force(scene):
     left, right = sides(scene)
@@ -55,7 +55,7 @@ def test_all_pairs_are_those_of_brute_force(scene):
     check_separations(pairs, scene.separation)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(scenes(largest=60) | grids(), st.sampled_from([1, 2, 3, 50]))
 def test_the_nearest_are_those_of_brute_force(scene, neighbours):
     left, right = sides(scene)
@@ -137,6 +137,18 @@ def test_a_side_may_be_empty():
     some, none = points([1.0, 2.0], [3.0, 4.0]), points([], [])
     for left, right in ((some, none), (none, some), (none, none)):
         assert len(pairs_within(left, right, 10.0)) == len(nearest_pairs(left, right, 10.0, 3)) == 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_rows_on_one_side_and_the_whole_sky_on_the_other(count):
+    rng = np.random.default_rng(count)
+    around = np.repeat(PLACES, 20, axis=0)
+    left, right = side_of(moved(rng, around, 2.0)), side_of(moved(rng, np.array(PLACES), 1.0))
+    for first in range(0, len(right.ra), count):
+        few = Side(*(values[first : first + count] for values in (right.ra, right.dec, right.index)))
+        for scene in (Scene(left, few, 3.0), Scene(few, left, 3.0)):
+            assert as_list(pairs_within(*sides(scene), 3.0)) == scene.expected("all")
+            assert as_list(nearest_pairs(*sides(scene), 3.0, 2)) == scene.expected(neighbours=2)
 
 
 @pytest.mark.parametrize("position", [(0.0, 90.0), (45.0, 0.0), (90.0, np.degrees(np.arcsin(2 / 3))), (200.1, -33.0)])
