@@ -115,8 +115,10 @@ class Matches:
         Rows of the tables, sorted by the left one.
     square : ndarray of float64, shape (p,)
         sin^2(d/2) of their distances d.
-    sigma, match, none : ndarray of float64, shape (p,), optional
-        Separation in standard deviations, probability of the pair, and that the left row has no counterpart.
+    sigma, match : ndarray of float64, shape (p,), optional
+        Separation in standard deviations, and probability of the pair.
+    none : ndarray of float64, shape (n,), optional
+        Probability that a row of the left table has no counterpart.
     """
 
     left: Indices
@@ -128,8 +130,8 @@ class Matches:
 
     def kept(self, chosen: NDArray[np.bool_] | Indices) -> "Matches":
         """Return some of the pairs."""
-        more = (None if values is None else values[chosen] for values in (self.sigma, self.match, self.none))
-        return Matches(self.left[chosen], self.right[chosen], self.square[chosen], *more)
+        sigma, match = (None if values is None else values[chosen] for values in (self.sigma, self.match))
+        return Matches(self.left[chosen], self.right[chosen], self.square[chosen], sigma, match, self.none)
 
 
 def placed(table: pa.Table, side: Side, frame: str) -> Placed:
@@ -242,9 +244,12 @@ def _normalised(pairs: Pairs, left: Placed, right: Placed) -> tuple[Floats, Floa
 
 
 def _probable(pairs: Pairs, density: Floats, left: Placed, right: Placed, order: int) -> tuple[Floats, Floats]:
-    """Return the probability of each pair, and of its left row to have no counterpart."""
-    match, none = probabilities(pairs.left, density, left.index[left.points.rank], right.index, order)
-    return match, none[pairs.left]
+    """Return the probability of each pair, and of each row of the left table to have no counterpart."""
+    rows = left.points.rank
+    match, of_points = probabilities(pairs.left, density, left.index[rows], right.index, order)
+    none = np.empty(len(rows))
+    none[rows] = of_points
+    return match, none
 
 
 def _chosen(pairs: Pairs, right_rank: Indices, left_rank: Indices, matching: Matching) -> Indices:

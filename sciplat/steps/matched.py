@@ -106,7 +106,7 @@ def _measured(matching: Matching, how: How) -> list[pa.Field]:
         metadata = {"description": description} | ({"unit": unit} if unit else {})
         fields.append(pa.field(name, pa.float64(), metadata=metadata))
     if matching.left.moving is not None or matching.right.moving is not None:
-        told = {"description": "A row that should have been moved to the common epoch has no motion"}
+        told = {"description": "One of the rows should have been moved to the common epoch and has no motion"}
         fields.append(pa.field("motion_missing", pa.bool_(), metadata=told))
     return fields
 
@@ -211,11 +211,7 @@ def _table(left: pa.Table, right: pa.Table, rows: _Rows, mine: Placed, its: Plac
     columns = [_own(mine.index, its.index, rows), _own(mine.ra, its.ra, rows), _own(mine.dec, its.dec, rows)]
     columns += _taken(left.select([old for old, _ in layout.mine]), rows.left).columns
     columns += _taken(right.select([old for old, _ in layout.its]), rows.right).columns
-    for name, _ in layout.measured:
-        values = _of_pairs(name, rows.matches, mine, its)
-        absent = rows.pair < 0
-        some = values[rows.pair] if len(values) else np.zeros(len(rows.pair), values.dtype)
-        columns.append(pa.array(some, mask=absent if absent.any() else None))
+    columns += [_said(name, rows, mine, its) for name, _ in layout.measured]
     return pa.Table.from_arrays(columns, schema=layout.schema)
 
 
@@ -229,16 +225,26 @@ def _own(mine: NDArray[Any], its: NDArray[Any], rows: _Rows) -> pa.Array:
     return pa.array(values)
 
 
-def _of_pairs(name: str, found: Matches, mine: Placed, its: Placed) -> NDArray[Any]:
-    """Return one of the columns that say something of each pair."""
-    if name == "separation":
-        return 3600 * separations(found.square)
+def _said(name: str, rows: _Rows, mine: Placed, its: Placed) -> pa.Array:
+    """Return one of the columns that say something of each pair, or of its rows; nulls where there is none."""
+    found = rows.matches
     if name == "motion_missing":
-        sides = ((mine.missing, found.left), (its.missing, found.right))
-        missing = [flags[rows] for flags, rows in sides if flags is not None]
-        return np.logical_or.reduce(missing) if missing else np.zeros(len(found.left), bool)
-    values = {"sigma": found.sigma, "match_probability": found.match, "no_match_probability": found.none}[name]
-    return np.empty(0) if values is None else values
+        return pa.array(_are_missing(mine, rows.left) | _are_missing(its, rows.right))
+    values = {"sigma": found.sigma, "match_probability": found.match, "no_match_probability": found.none}.get(name)
+    if values is None:
+        values = 3600 * separations(found.square)
+    places = rows.left if name == "no_match_probability" else rows.pair
+    absent = places < 0
+    some = values[places] if len(values) else np.zeros(len(places))
+    return pa.array(some, mask=absent if absent.any() else None)
+
+
+def _are_missing(side: Placed, rows: Indices) -> NDArray[np.bool_]:
+    """Return for each row whether it should have been moved and has no motion; False for -1."""
+    if side.missing is None or not len(side.missing):
+        return np.zeros(len(rows), bool)
+    missing: NDArray[np.bool_] = side.missing[rows] & (rows >= 0)
+    return missing
 
 
 def _taken(table: pa.Table, rows: Indices) -> pa.Table:
