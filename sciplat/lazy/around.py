@@ -33,10 +33,12 @@ def tasks_around(node: Node, ranges: Ranges, around: Coverage) -> tuple[Task, ..
 
 def cost_around(node: Node, ranges: Ranges, around: Coverage) -> Cost:
     """Return the cost of reading a node's rows in a coverage, one cell after the other."""
-    total, largest = Cost(), 0.0
-    for near in cells_around(node, ranges, around):
-        whole, inside = node.cost(near), around.clipped(near.start, near.stop)
-        rows = float(node.rows_in(inside).sum())
+    cells, total, largest = cells_around(node, ranges, around), Cost(), 0.0
+    parts = [around.clipped(near.start, near.stop) for near in cells]
+    ends = np.cumsum([len(part) for part in parts])
+    before = np.append(0.0, np.cumsum(node.rows_in(np.concatenate([np.empty((0, 2), np.int64), *parts]))))
+    for near, inside, end in zip(cells, parts, ends.tolist(), strict=True):
+        whole, rows = node.cost(near), float(before[end] - before[end - len(inside)])
         kept = min(rows / whole.rows, 1.0) if whole.rows else 1.0
         # row groups are read as a whole; a function is given whole cells
         slack = 2 * len(inside) * ROW_GROUP / whole.rows if whole.rows else 1.0

@@ -17,10 +17,10 @@ from sciplat.lazy.concat import widest_column
 from sciplat.lazy.fingerprint import Record
 from sciplat.lazy.matching import HOWS, parse_matching
 from sciplat.lazy.node import Node, OverOne, RowFilter, Scan, Select, extent_of, row_bytes
-from sciplat.lazy.pair_count import pair_count
+from sciplat.lazy.pair_count import FEW, pair_count
 from sciplat.lazy.reach import Far, far_errors, far_moves
 from sciplat.lazy.where import WithColumns
-from sciplat.sky.align import added_cells
+from sciplat.sky.align import added_cells, common_ranges
 from sciplat.sky.cell import MAX_ORDER, Cell, cell_ranges, healpix_29, positions_29
 from sciplat.sky.coverage import Coverage, Ranges
 from sciplat.sky.region import Cone
@@ -38,6 +38,9 @@ _CELL_RADIUS = 65.0  # degrees: no cell of order k reaches farther from its cent
 _RASTER = 4  # orders: a cell of another frame is taken for 256 small ones
 _LEAST_REACH = 1e-9  # degrees
 _LEFT_ROWS = ("inner", "left", "anti")  # hows whose rows are rows of the left catalog
+
+
+Both = tuple[Coverage, Coverage]  # one for each catalog, in its frame
 
 
 @dataclass(frozen=True)
@@ -120,16 +123,25 @@ class Crossmatch(OverOne):
     def _errors(self) -> tuple[Far, Far]:
         return far_errors(self.inner, self.matching.left), far_errors(self.other, self.matching.right)
 
+    @cached_property
+    def _farthest(self) -> float:
+        """How far partners may stand from each other anywhere, in degrees."""
+        return self._reach_of(None)
+
     def _reach(self, cell: Cell) -> float:
         """Return how far from any place in a cell the partners of its rows may stand, in degrees."""
-        most = self._reach_of(None)
         if not any(len(far.degrees) for far in (*self._moves, *self._errors)):
-            return most
-        return self._reach_of(surroundings(cell, 2 * most))
+            return self._farthest
+        return self._reach_of(self._both_around(cell, 2 * self._farthest))
 
-    def _reach_of(self, around: Coverage | None) -> float:
-        """Return how far partners may stand from each other at most, of all rows or of those in a coverage."""
-        moves = sum(far.most(around) for far in self._moves)
+    def _both_around(self, cell: Cell, reach: float) -> Both:
+        """Return the surroundings of a cell in the frames of both catalogs."""
+        around = surroundings(cell, reach)
+        return around, self._turned(cell, reach) if self._is_turned else around
+
+    def _reach_of(self, around: Both | None) -> float:
+        """Return how far partners may stand from each other at most, of all rows or of those in coverages."""
+        moves = sum(_largest(self._moves, around))
         reach = self._apart(around) + moves
         if reach > MAX_REACH:
             raise ArgumentError(
@@ -139,14 +151,13 @@ class Crossmatch(OverOne):
             )
         return reach
 
-    def _apart(self, around: Coverage | None) -> float:
+    def _apart(self, around: Both | None) -> float:
         """Return how far partners may be from each other at the common epoch, of rows as for `_reach_of`."""
         matching = self.matching
         apart = matching.radius
         if matching.n_sigma is not None:
             # no more than the step itself looks for, see `reaches` there
-            mine, its = (far.most(around) for far in self._errors)
-            scatter = matching.n_sigma * float(np.hypot(mine, its)) * SURE
+            scatter = matching.n_sigma * math.hypot(*_largest(self._errors, around)) * SURE
             apart = scatter if apart is None else min(apart, scatter)
         return max(apart or 0.0, _LEAST_REACH)
 
@@ -208,6 +219,8 @@ class Crossmatch(OverOne):
         return {"completeness": {"rows": rows, "out_of_coverage": rows}}
 
     def _has_right(self, cell: Cell) -> bool:
+        if not self._is_turned and len(common_ranges(cell_ranges([cell]), self._ranges[1])):
+            return True  # without a look around
         return bool(cells_around(self.other, self._ranges[1], self._right_around(cell)))
 
     @cached_property
@@ -243,7 +256,8 @@ class Crossmatch(OverOne):
         right = cost_around(self.other, self._ranges[1], around)
         listed, found = self._pairs(cell, left, right, around)
         rows = self._rows(cell, found)
-        size = rows * row_bytes(self.schema)
+        varied = _varied_bytes(left, self.inner) + (0.0 if self.how == "anti" else _varied_bytes(right, self.other))
+        size = rows * (row_bytes(self.schema) + varied)
         read = max(left.memory, left.size + right.memory)
         held = left.size + right.size + _POINT_BYTES * (left.rows + right.rows)
         held += (_PAIR_BYTES + (_SIGMA_BYTES if self.matching.left.errors else 0)) * listed
@@ -268,10 +282,13 @@ class Crossmatch(OverOne):
         listed = same
         if lists_all or most > same:
             home = self._home(cell)
-            apart = self._apart(surroundings(home, self._reach(home)) if matching.n_sigma else None)
+            apart = self._apart(self._both_around(home, self._reach(home)) if matching.n_sigma else None)
             evenly = left.rows * right.rows * min(math.pi * apart**2 / around.area, 1.0)
-            counted = pair_count(self.inner, self.other, home, apart, self._there if self._is_turned else None)
-            listed = min(max(same, evenly, counted), left.rows * right.rows)
+            listed = max(same, evenly)
+            if left.rows * right.rows > FEW:
+                there = self._there if self._is_turned else None
+                listed = max(listed, pair_count(self.inner, self.other, home, apart, right.rows, there))
+            listed = min(listed, left.rows * right.rows)
         nearest = min(listed, most)
         found = {"nearest": nearest, "mutual": min(nearest, right.rows), "all": listed}[matching.find]
         return (listed if lists_all else nearest), found
@@ -311,6 +328,16 @@ class Crossmatch(OverOne):
         """Return both catalogs and what was asked for."""
         sides = {"inner": self.inner.describe(), "other": self.other.describe()}
         return {"op": "crossmatch", **sides, "how": self.how, "suffix": self.suffix, **self.asked}
+
+
+def _largest(sides: tuple[Far, Far], around: Both | None) -> list[float]:
+    """Return the largest distance of each side, of all its rows or of those in its coverage."""
+    return [far.most(part) for far, part in zip(sides, around or (None, None), strict=True)]
+
+
+def _varied_bytes(side: Cost, node: Node) -> float:
+    """Return by how much the texts and lists of a row are larger than they are taken for."""
+    return max(side.size / side.rows - row_bytes(node.schema), 0.0) if side.rows else 0.0
 
 
 def _places(side: Cost) -> float:

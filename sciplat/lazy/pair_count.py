@@ -11,7 +11,7 @@ from sciplat.sky.cell import MAX_ORDER, Cell, cell_area
 from sciplat.sky.coverage import Ranges
 
 Indices = NDArray[np.int64]
-_FEW = 1e4  # pairs of a part that do not matter, whatever its rows do
+FEW = 1e4  # pairs that do not matter, whatever the rows do
 _STEPS = 1000  # in which the rows of a cell are known to be spread: smaller parts tell nothing more
 _MOST_PARTS = 1 << 16  # that are looked at together
 # the four squares of four cells around a cell, among it and its neighbours in the library's order: south, south-east,
@@ -20,7 +20,12 @@ _SQUARES = np.array([[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]])
 
 
 def pair_count(
-    left: Node, right: Node, cell: Cell, radius: float, there: Callable[[Indices], Indices] | None = None
+    left: Node,
+    right: Node,
+    cell: Cell,
+    radius: float,
+    near: float,
+    there: Callable[[Indices], Indices] | None = None,
 ) -> float:
     """Return the expected number of pairs of rows within an angle of each other, rather too many than too few.
 
@@ -36,6 +41,8 @@ def pair_count(
         Of the left rows.
     radius : float
         Degrees, at most 10.
+    near : float
+        Right rows in the cell and around it.
     there : callable, optional
         Gives the order-29 indices that places have in the right catalog's frame, if it has another one.
     """
@@ -43,8 +50,7 @@ def pair_count(
     # of the finest order of which four cells are as large as the circle
     last = min(int(math.log(4 * cell_area(0) / circle, 4)), MAX_ORDER - 1)
     parts, order, total = np.array([[cell.start, cell.stop]]), cell.order, 0.0
-    near = float(_rows_around(right, _places(parts, there), min(order, last)).sum())
-    few = max(float(left.rows_in(parts)[0]) / _STEPS, _FEW / max(near, 1.0))
+    few = max(float(left.rows_in(parts)[0]) / _STEPS, FEW / max(near, 1.0))
     while len(parts):
         mine = left.rows_in(parts)
         is_last = order > last or 4 * int((mine > few).sum()) > _MOST_PARTS

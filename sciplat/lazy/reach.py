@@ -19,6 +19,7 @@ from sciplat.steps.crossmatch import Side
 from sciplat.steps.motion import AU_PER_YEAR, displacement
 
 Floats = NDArray[np.float64]
+Extremes = tuple[Ranges, dict[str, Floats]]  # disjoint cells, and the smallest and largest values there
 _AT_ONCE = 16  # footers that are read: storage far away takes its time for each
 _ROUNDING = 1e-12  # degrees, of positions that are moved
 
@@ -41,7 +42,7 @@ class Far:
         """Return the largest distance of all, or of the cells that touch a coverage."""
         if around is None:
             return float(self.degrees.max(initial=0.0))
-        near, _ = meeting_pairs(self.ranges, around.ranges)
+        _, near = meeting_pairs(around.ranges, self.ranges)
         return float(self.degrees[near].max(initial=0.0))
 
 
@@ -102,15 +103,12 @@ def _longest(node: Node, epoch: tuple[str, str], target: float, what: str) -> Fl
     return np.nan_to_num(np.maximum(*years))
 
 
-def _extremes(node: Node, columns: tuple[str, ...], what: str) -> tuple[Ranges, dict[str, Floats]]:
+def _extremes(node: Node, columns: tuple[str, ...], what: str) -> Extremes:
     """Return the smallest and largest values of columns in each cell of the stores that they come from."""
     if isinstance(node, Scan):
         return _stored_extremes(node, columns)
     if isinstance(node, Concat):
-        parts = [_extremes(part, columns, what) for part in (node.inner, node.other)]
-        order = np.argsort(np.concatenate([ranges[:, 0] for ranges, _ in parts]), kind="stable")
-        ranges = np.concatenate([ranges for ranges, _ in parts])[order]
-        return ranges, {name: np.concatenate([spans[name] for _, spans in parts])[order] for name in columns}
+        return _united(_extremes(node.inner, columns, what), _extremes(node.other, columns, what))
     if isinstance(node, OverOne) and node.keeps(columns):
         return _extremes(node.inner, columns, what)
     raise ArgumentError(
@@ -120,7 +118,27 @@ def _extremes(node: Node, columns: tuple[str, ...], what: str) -> tuple[Ranges, 
     )
 
 
-def _stored_extremes(scan: Scan, columns: tuple[str, ...]) -> tuple[Ranges, dict[str, Floats]]:
+def _united(mine: Extremes, its: Extremes) -> Extremes:
+    """Return the extremes of two catalogs together, in parts of the cells of both."""
+    edges = np.unique(np.concatenate([mine[0].ravel(), its[0].ravel()]))
+    spans = {}
+    for name in mine[1]:
+        one, two = (_spans_at(edges[:-1], cells, known[name]) for cells, known in (mine, its))
+        spans[name] = np.stack([np.fmin(one[:, 0], two[:, 0]), np.fmax(one[:, 1], two[:, 1])], axis=1)
+    return np.stack([edges[:-1], edges[1:]], axis=1), spans
+
+
+def _spans_at(index: NDArray[np.int64], ranges: Ranges, spans: Floats) -> Floats:
+    """Return what is known of the cells in which indices lie, nan where there is none; shape (n, 2)."""
+    place = np.searchsorted(ranges[:, 0], index, side="right") - 1
+    inside = np.flatnonzero(place >= 0)
+    inside = inside[index[inside] < ranges[place[inside], 1]]
+    found = np.full((len(index), 2), np.nan)
+    found[inside] = spans[place[inside]]
+    return found
+
+
+def _stored_extremes(scan: Scan, columns: tuple[str, ...]) -> Extremes:
     chosen = set(scan.cells)
     entries = [entry for entry in scan.store.entries if entry.cell in chosen]
     with ThreadPoolExecutor(_AT_ONCE) as pool:

@@ -10,7 +10,7 @@ import sciplat
 from sciplat.errors import StoreCorrupt
 from sciplat.io.catalog_writer import CatalogWriter
 from sciplat.io.staging import CellRecord, Staging, staging_areas
-from sciplat.io.storage import LocalStorage, open_storage
+from sciplat.io.storage import LocalStorage, open_storage, sha256
 from sciplat.sky.cell import Cell, cell_ranges
 from tests.plan_scene import SCHEMA, stars
 from tests.sky_scene import WHOLE_SKY
@@ -27,13 +27,13 @@ def staged(storage, mark="a" * 64):
     return staging
 
 
-def write(staging, cell, table=None, rows_per_cell=1000):
+def write(staging, cell, table=None, rows_per_cell=1000, tally=None):
     """Write one cell and return its record, which is not committed yet."""
     table = stars() if table is None else table
     index = table["_healpix_29"].to_numpy()
     first, last = np.searchsorted(index, [cell.start, cell.stop])
     rows = table.slice(first, last - first)
-    return CellRecord(cell, rows.num_rows, 0.25, staging.write(cell, rows, rows_per_cell))
+    return CellRecord(cell, rows.num_rows, 0.25, staging.write(cell, rows, rows_per_cell), tally)
 
 
 def cells_of(done):
@@ -105,6 +105,79 @@ def test_cells_without_rows_are_done_too(storage):
     assert cells_of(done) == empty
     assert (done.rows, done.reports) == (0, [])
     assert np.array_equal(done.ranges, cell_ranges(empty))
+
+
+def told(rows, matched=0):
+    return {"completeness": {"rows": rows, "matched": matched}}
+
+
+def test_what_cells_tell_is_summed(storage):
+    """Those without rows tell something too, and some tell nothing."""
+    staging = staged(storage)
+    assert staging.done().tally == {}
+    staging.commit([write(staging, Cell(9, 77), tally=told(0, 0)), write(staging, Cell(0, 4), tally=told(5, 2))])
+    staging.commit([write(staging, Cell(0, 5)), write(staging, Cell(0, 6), tally={"other": {"rows": 7}})])
+    staging.commit([write(staging, Cell(0, 7), tally={"completeness": {"rows": 10**15, "unmatched": 3}})])
+    total = {"rows": 10**15 + 5, "matched": 2, "unmatched": 3}
+    assert staging.done().tally == {"completeness": total, "other": {"rows": 7}}
+
+
+def test_cells_that_are_done_twice_or_in_parts_tell_it_once(storage):
+    staging = staged(storage)
+    cell = Cell(0, 4)
+    parts = [write(staging, part, tally=told(10, 1)) for part in cell.children]
+    staging.commit(parts[:2])
+    assert staging.done().tally == told(20, 2)
+    staging.commit([write(staging, cell, tally=told(40, 4))])
+    staging.commit(parts[2:], "bundle")
+    staging.commit([write(staging, cell, tally=told(40, 4))], "bundle")  # of this name there is one already
+    assert cells_of(staging.done()) == [cell]
+    assert staging.done().tally == told(40, 4)
+
+
+def test_a_cell_whose_files_are_gone_tells_nothing(storage):
+    staging = staged(storage)
+    lost = write(staging, Cell(0, 4), tally=told(40, 4))
+    staging.commit([lost, write(staging, Cell(0, 5), tally=told(2, 1))])
+    for file in lost.report.files:
+        storage.remove(file.path)
+    assert staging.done().tally == told(2, 1)
+
+
+def test_records_without_tallies_are_read(tmp_path):
+    """Runs of earlier versions have left such records; they go on."""
+    staging = staged(LocalStorage(tmp_path))
+    staging.commit([write(staging, Cell(0, 4)), write(staging, Cell(9, 77))])
+    (path,) = (tmp_path / staging.folder).glob("done-*.json")
+    body = json.loads(path.read_text())
+    assert body.pop("tallies") == {}
+    assert body["sha256"] == sha256(json.dumps([body["cells"], body["reports"]], sort_keys=True).encode())
+    path.write_text(json.dumps(body))
+    staging.commit([write(staging, Cell(0, 5), tally=told(2, 1))])
+    assert cells_of(staging.done()) == [Cell(9, 77), Cell(0, 4), Cell(0, 5)]
+    assert staging.done().tally == told(2, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: body["tallies"]["0"]["completeness"].update(rows=41),
+        lambda body: body["tallies"].update({"1": body["tallies"]["0"]}),
+        lambda body: body.pop("tallies"),
+        lambda body: body.update(tallies={}),
+        lambda body: body.update(tallies=[]),
+        lambda body: body.update(tallies=None),
+    ],
+)
+def test_damaged_tallies_are_refused(tmp_path, change):
+    staging = staged(LocalStorage(tmp_path))
+    staging.commit([write(staging, Cell(0, 4), tally=told(40, 4)), write(staging, Cell(0, 5))])
+    (path,) = (tmp_path / staging.folder).glob("done-*.json")
+    body = json.loads(path.read_text())
+    change(body)
+    path.write_text(json.dumps(body))
+    with pytest.raises(StoreCorrupt, match=rf"(?s){path.name}.*damaged.*restart=True"):
+        staging.done()
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,6 @@
 import json
 import pickle
-import subprocess
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +19,6 @@ from tests.reference import separations
 from tests.sky_scene import WHOLE_SKY
 from tests.strategies import partitions
 
-ROOT = Path(__file__).parents[2]
 RADIUS, REACH = 0.3, 8.0
 LINKS = {"radius": "0.3 deg", "reach": "8 deg"}
 OWN = ["_healpix_29", "ra", "dec"]
@@ -246,39 +242,6 @@ def test_tasks_travel(catalogs, matched):
     tasks = [pickle.loads(pickle.dumps(plan.node.task(cell))) for cell in plan.cells]
     rows = pa.concat_tables(task.run() for task in tasks)
     assert rows["group_id"].equals(matched["group_id"])
-
-
-@pytest.mark.parametrize(
-    "plan",
-    [
-        "opened(f).groups(radius='1 arcsec')",
-        "sciplat.crossmatch_many([half(0, 1), half(-1, 0)], radius='1 arcsec')",
-    ],
-)
-def test_no_task_grows_beyond_its_projection(plan, tmp_path):
-    """In a process that is warm; nor is it projected at more than twice of what it takes."""
-    code = f"""
-import json, sys, sciplat
-from pathlib import Path
-from tests.tasks.peak import Case, DEC, INPUTS, RA, measure, opened
-def half(*edges):
-    south, north = (f"{{DEC + edge}} deg" for edge in edges)
-    return opened(folder).within(sciplat.Box((f"{{RA - 1}} deg", f"{{RA + 1}} deg"), (south, north)))
-case = Case("numbers", 800_000, lambda f: {plan})
-for name, size in (("warm", case.warm), ("large", case.size)):
-    folder = Path(sys.argv[1], name)
-    folder.mkdir()
-    INPUTS[case.inputs](folder, size)
-    measured = measure(case, folder)
-print(json.dumps(measured))
-"""
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
-    measured = json.loads(ran.stdout)
-    print(f"projected {measured['projected'] / 1e6:.0f} MB, measured {measured['grown'] / 1e6:.0f} MB")
-    assert measured["rows"] > 0
-    assert measured["projected"] >= 200e6
-    assert 0.5 * measured["projected"] <= measured["grown"] <= 1.2 * measured["projected"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What the oracle tests share: other people's libraries, and photometry that owes nothing to our kernels."""
 
+import shutil
 from importlib import import_module
 
 import numpy as np
@@ -14,6 +15,15 @@ _AB_NJY = 31.4
 def rival():
     """Return a function that imports another library, or skips; under SCIPLAT_REQUIRE=rivals it fails."""
     return import_module if required("rivals") else pytest.importorskip
+
+
+@pytest.fixture(scope="session")
+def stilts():
+    """Return the command, or skip; under SCIPLAT_REQUIRE=stilts it fails."""
+    command = shutil.which("stilts")
+    if command is None and required("stilts"):
+        pytest.fail("SCIPLAT_REQUIRE asks for stilts, and there is no such command")
+    return command or pytest.skip("stilts is not installed")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Cross-matches of 100,000 real stars on a side are those of STILTS, pair for pair and for every kind of join."""
 
-import shutil
 import subprocess
 from functools import cache
 
@@ -10,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import sciplat
-from tests.conftest import required
 
 ROWS = 100_000
 RADIUS = 600  # arcsec: a star with any candidate has two, on the average
@@ -18,15 +16,6 @@ JOINS = {"inner": "1and2", "left": "all1", "right": "all2", "outer": "1or2", "an
 # both kinds of cells are small and differ, so that most pairs of this radius meet the border of some cell
 ROWS_PER_CELL = {"gaia": 1_000, "tycho": 2_500}
 FAINTEST = {"gaia": 10, "tycho": 10.5}
-
-
-@pytest.fixture(scope="module")
-def stilts():
-    """Return the command, or skip."""
-    command = shutil.which("stilts")
-    if command is None and required("stilts"):
-        pytest.fail("SCIPLAT_REQUIRE asks for stilts, and there is no such command")
-    return command or pytest.skip("stilts is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Groups of real stars against those of STILTS, whose tmatch1 makes them of chains of links too."""
 
-import shutil
 import subprocess
 
 import numpy as np
@@ -10,19 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import sciplat
-from tests.conftest import required
 
 RADIUS = "120 arcsec"
-
-
-@pytest.fixture(scope="module")
-def stilts():
-    """Return the command, or skip."""
-    if found := shutil.which("stilts"):
-        return found
-    if required("stilts"):
-        pytest.fail("SCIPLAT_REQUIRE asks for stilts, and there is no such command")
-    pytest.skip("stilts is not installed")
 
 
 @pytest.fixture(scope="module")

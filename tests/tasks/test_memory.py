@@ -16,6 +16,7 @@ from sciplat.errors import TaskTooLarge
 from sciplat.sky.cell import Cell
 from sciplat.tasks.memory import plan_work
 from sciplat.tasks.quote import Cost
+from sciplat.tasks.task import without_tally
 from sciplat.tasks.workers import look_at_workers, resident_memory
 from tests.tasks.peak import CASES, CELL, DEC, INPUTS, RA, photometry, positions, write_catalog
 
@@ -197,6 +198,18 @@ def test_images_larger_than_the_memory_are_read_in_windows(inputs, little_memory
     assert rows.equals(pa.concat_tables(plan.node.task(cell).run() for cell in plan.cells))
 
 
+def test_a_match_of_too_many_pairs_is_cut(inputs, little_memory, tmp_path):
+    plan = CASES["crossmatch, all"].plan(inputs("dense", 10_000))
+    quote = plan.explain()
+    assert quote.cells == 1
+    assert quote.tasks >= 4
+    result = plan.write(tmp_path / "result")
+    assert result.report["cells"] == quote.tasks
+    assert result.compute().equals(without_tally(plan.node.task(CELL).run())[0])
+    told = result.report["completeness"]
+    assert (told["rows"], told["matched"]) == (10_000, 10_000)
+
+
 def refused(plan, what, folder):
     """Check that a plan is refused before anything runs, and nothing is left behind."""
     with pytest.raises(TaskTooLarge, match=f"{what} of cell 3/300.* needs about .* on one worker") as caught:
@@ -208,6 +221,14 @@ def refused(plan, what, folder):
 
 def test_rows_at_one_place_are_refused_before_anything_runs(pile, little_memory, tmp_path):
     refused(pile, "scan", tmp_path)
+
+
+@pytest.mark.parametrize("radius", ["1 mas", "1 arcsec", "10 deg"])
+def test_all_pairs_of_a_pile_are_refused_and_its_nearest_ones_are_not(pile, little_memory, tmp_path, radius):
+    places = pile.select("source_id").sample(0.1)
+    refused(places.crossmatch(places, radius=radius, find="all"), "crossmatch", tmp_path)
+    refused(places.crossmatch(places, radius=radius, neighbours=1000), "crossmatch", tmp_path)
+    assert places.crossmatch(places, radius=radius, how="anti").explain().memory < 250e6
 
 
 def test_rows_at_one_place_are_refused_before_a_worker_gets_them(pile, small_worker, tmp_path):
