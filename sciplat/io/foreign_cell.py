@@ -16,7 +16,7 @@ from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.io.objects import Storage
 from sciplat.io.parquet import Bounds, check_columns, damage, damaged, matching_groups, read_groups
 from sciplat.io.publish import FileEntry
-from sciplat.sky.cell import Cell, healpix_29
+from sciplat.sky.cell import MAX_ORDER, Cell, healpix_29
 from sciplat.sky.coverage import Coverage
 
 _WHOLE = Cell(0, 0)
@@ -184,7 +184,22 @@ def _computed(table: pa.Table, file: ForeignFile, path: str) -> NDArray[np.int64
     stray = (index < file.cell.start) | (index >= file.cell.stop)
     if stray.sum() > 1 + _STRAY * len(index):
         raise damaged(path, f"positions that do not lie in cell {file.cell}")
-    return np.clip(index, file.cell.start, file.cell.stop - 1)
+    if stray.any():
+        index[stray] = _inside(index[stray], file)
+    return index
+
+
+def _inside(index: NDArray[np.int64], file: ForeignFile) -> NDArray[np.int64]:
+    """Return for rows outside a cell the order-29 cell beside them that lies inside: rounding puts them there.
+
+    Rows that stray farther, as where cells were made of older positions, go to the cell's first or last place.
+    """
+    from cdshealpix.nested import neighbours
+
+    beside = np.asarray(neighbours(index.astype(np.uint64), np.uint8(MAX_ORDER), num_threads=1)).astype(np.int64)
+    inside = (beside >= file.cell.start) & (beside < file.cell.stop)
+    far = np.clip(index, file.cell.start, file.cell.stop - 1)
+    return np.where(inside.any(axis=1), beside[np.arange(len(index)), inside.argmax(axis=1)], far)
 
 
 def _as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

@@ -216,6 +216,9 @@ class Staging:
             # as arrays the reports take a tenth of what JSON takes
             reports = {int(place): _from_json(report) for place, report in read["reports"].items()}
             tallies = {int(place): tally for place, tally in told.items()}
+            numbers = [number for tally in tallies.values() for each in tally.values() for number in each.values()]
+            if not all(type(number) is int for number in numbers):
+                raise ValueError("a tally holds other things than numbers")
             for place, (order, index, rows, _) in enumerate(cells.tolist()):
                 self._check(Cell(order, index), rows, reports[place].files if rows else ())
         except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:

@@ -110,6 +110,38 @@ def unfold(face, x0, x1, y0, y1, size, out_parts):
 
 
 @kernel
+def ring(face, x, y, width, size, shift, box, out_start):
+    """List the cells around a square of cells.
+
+    Parameters
+    ----------
+    face, x, y, width : int
+        The square, in these cells.
+    size : int
+        Cells along a face.
+    shift : int
+        Logarithm of a cell's width in order-29 cells.
+    box : ndarray of int64, shape (9, 5)
+        What `unfold` writes down.
+    out_start : ndarray of int64, shape (4 * width + 4,)
+        First order-29 index of each.
+
+    Returns
+    -------
+    int
+        The number of cells.
+    """
+    count = 0
+    for part in range(unfold(face, x - 1, x + width + 1, y - 1, y + width + 1, size, box)):
+        for b in range(box[part, 3], box[part, 4]):
+            for a in range(box[part, 1], box[part, 2]):
+                if box[part, 0] != face or a < x or a >= x + width or b < y or b >= y + width:
+                    out_start[count] = join_index(box[part, 0], a << shift, b << shift)
+                    count += 1
+    return count
+
+
+@kernel
 def _third(edges, place, size):
     """Return the part of a span that lies before, on or after a face, in coordinates of the face that it lies on."""
     if place == 0:

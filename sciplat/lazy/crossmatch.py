@@ -15,8 +15,8 @@ from sciplat.io.staging import Tally
 from sciplat.lazy.around import cells_around, cost_around, rows_coverage, tasks_around, united
 from sciplat.lazy.concat import widest_column
 from sciplat.lazy.fingerprint import Record
-from sciplat.lazy.matching import HOWS, parse_matching
-from sciplat.lazy.node import Node, OverOne, RowFilter, Scan, Select, extent_of, row_bytes
+from sciplat.lazy.matching import HOWS, is_one_of, parse_matching
+from sciplat.lazy.node import Node, OverOne, Scan, Select, extent_of, row_bytes
 from sciplat.lazy.pair_count import FEW, pair_count
 from sciplat.lazy.reach import Far, far_errors, far_moves
 from sciplat.lazy.where import WithColumns
@@ -147,7 +147,7 @@ class Crossmatch(OverOne):
             raise ArgumentError(
                 f"partners of a row may stand farther than {MAX_REACH:g} deg from it",
                 found=f"{reach:.3g} deg, of which {moves:.3g} deg by motions",
-                hint="leave rows with such motions or errors out with .where(...), or give a radius= with n_sigma",
+                hint=".write(...) the rows without such motions or errors to a store, and match that",
             )
         return reach
 
@@ -244,7 +244,7 @@ class Crossmatch(OverOne):
         else:
             left = (self.inner.task(cell, cover if self.keeps_left else None),)
         right = tasks_around(self.other, self._ranges[1], self._right_around(cell))
-        near = self._coverage.clipped(cell.start, cell.stop)
+        near = self._coverage.clipped(cell.start, cell.stop, limit=len(self._coverage.ranges))
         return CrossmatchTask(
             cell, left, right, (self.inner.schema, self.other.schema), self.matching, self.layout, near
         )
@@ -346,24 +346,26 @@ def _places(side: Cost) -> float:
 
 def tally_beside(node: Node) -> Tally:
     """Return the tally of a match of which a plan gives the rows, beside those of its tasks."""
-    while isinstance(node, RowFilter | Select | WithColumns):
+    while isinstance(node, Select | WithColumns):
         node = node.inner
     return node.tally if isinstance(node, Crossmatch) else {}
 
 
 def crossmatch_node(inner: Node, other: Node, *, how: Any, suffix: Any, **given: Any) -> Crossmatch:
-    """Return the node that matches two plans; `given` are the other arguments of `Catalog.crossmatch`.
+    """Return the node that matches two plans; `given` are the arguments of `parse_matching`.
 
     Raises
     ------
     ArgumentError, AngleError
         If the arguments make no sense.
     """
-    if how not in HOWS:
+    if not is_one_of(how, HOWS):
         raise ArgumentError(f"how={how!r} is unknown", hint=", ".join(f'"{name}"' for name in HOWS))
     if not isinstance(suffix, str):
         raise ArgumentError("the suffix is no text", found=repr(suffix), hint='suffix="_other"')
     matching = parse_matching(inner, other, **given)
-    asked = {name: given[name] for name in ("find", "epoch", "motion", "probability")}
-    asked |= {"neighbours": matching.neighbours, "radius": matching.radius, "n_sigma": matching.n_sigma}
+    # where nothing moves, the columns of motions may be gone when the plan is made again
+    moves = matching.left.moving is not None or matching.right.moving is not None
+    asked = {"motion": moves, "epoch": given["epoch"] if moves else None, "density_order": matching.density_order}
+    asked |= {name: getattr(matching, name) for name in ("find", "neighbours", "radius", "n_sigma")}
     return Crossmatch(inner, other, matching, how, suffix, asked)

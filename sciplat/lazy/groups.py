@@ -243,10 +243,12 @@ def crossmatch_many(catalogs: "Sequence[Catalog]", *, radius: AngleLike, reach: 
         If these are no catalogs, their frames differ, an angle is too small or too large, or a name would stand twice;
         and, when the rows are asked for, if a group is wider than the reach allows.
     """
-    if len(catalogs) < 2 or not all(hasattr(getattr(each, "node", None), "rows_in") for each in catalogs):
+    given: object = catalogs  # callers are not all checked for types
+    listed = list(catalogs) if isinstance(given, list | tuple) else []
+    if len(listed) < 2 or not all(hasattr(getattr(each, "node", None), "rows_in") for each in listed):
         raise ArgumentError(
-            "crossmatch_many takes two or more catalogs",
-            found=", ".join(type(catalog).__name__ for catalog in catalogs) or "none",
+            "crossmatch_many takes a list of two or more catalogs",
+            found=", ".join(type(each).__name__ for each in listed) or type(given).__name__,
             hint="crossmatch_many([a, b, c], ...); for one catalog a.groups(...)",
         )
     nodes = tuple(catalog.node for catalog in catalogs)

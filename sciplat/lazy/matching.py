@@ -15,7 +15,7 @@ from sciplat.sky.epoch import julian_year
 from sciplat.steps.crossmatch import MAX_REACH, Matching, Side
 from sciplat.steps.errors import error_columns
 from sciplat.steps.motion import Moving, moving
-from sciplat.steps.probability import density_order
+from sciplat.steps.probability import density_order as finest_order
 
 FINDS = ("nearest", "mutual", "all")
 HOWS = ("inner", "left", "right", "outer", "anti", "xor")
@@ -33,15 +33,19 @@ def parse_matching(
     motion: Any,
     n_sigma: Any,
     probability: Any,
+    density_order: int | None = None,
 ) -> Matching:
-    """Return which pairs are wanted.
+    """Return which pairs are wanted; see `Catalog.crossmatch`.
+
+    A plan that is made again from its record says in which cells densities are estimated: a copy of a part of its
+    inputs would choose others.
 
     Raises
     ------
     ArgumentError, AngleError
         If the arguments make no sense, or the catalogs lack what they ask for.
     """
-    if find not in FINDS:
+    if not is_one_of(find, FINDS):
         raise ArgumentError(f"find={find!r} is unknown", hint='"nearest", "mutual" or "all"')
     if not is_whole(neighbours) or not 1 <= neighbours <= _MOST_NEIGHBOURS:
         raise ArgumentError(
@@ -65,8 +69,14 @@ def parse_matching(
     left, right = _with_motions(sides, inner, other, epoch) if motion else sides
     if not motion and epoch is not None:
         raise ArgumentError("epoch= has no meaning with motion=False", found=repr(epoch))
-    order = _order(inner, other) if probability else None
-    return Matching(find, int(neighbours), degrees, sigmas, order, left, right)
+    if probability and density_order is None:
+        density_order = _density_order(inner, other)
+    return Matching(find, int(neighbours), degrees, sigmas, density_order, left, right)
+
+
+def is_one_of(given: object, names: tuple[str, ...]) -> bool:
+    """Return whether a user has given one of some names."""
+    return isinstance(given, str) and given in names
 
 
 def _position(node: Node) -> tuple[str, str]:
@@ -161,7 +171,7 @@ def _moving(properties: Mapping[str, Any], target: float) -> Moving | None:
     return None if found.epoch == target else found
 
 
-def _order(inner: Node, other: Node) -> int:
+def _density_order(inner: Node, other: Node) -> int:
     """Return the order of the cells in which densities are estimated."""
     sparser = min((stored_rows(node) for node in (inner, other)), key=lambda told: told[0] / max(told[1], 1e-12))
-    return density_order(*sparser)
+    return finest_order(*sparser)

@@ -144,4 +144,7 @@ def _stored_extremes(scan: Scan, columns: tuple[str, ...]) -> Extremes:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = list(pool.map(lambda entry: read_extremes(scan.store.storage, entry.file, columns), entries))
     spans = {name: np.array([each[name] for each in found], np.float64).reshape(-1, 2) for name in columns}
+    for name, (low, high) in scan.bounds:  # the operations above leave out what lies beyond
+        if name in spans:
+            spans[name] = np.clip(spans[name], low, high)
     return cell_ranges([entry.cell for entry in entries]), spans

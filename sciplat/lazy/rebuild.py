@@ -10,6 +10,7 @@ from sciplat.io.publish import read_manifest, version_numbers
 from sciplat.io.staging import staging_areas
 from sciplat.io.storage import Storage, open_storage
 from sciplat.lazy.catalog import Catalog
+from sciplat.lazy.crossmatch import crossmatch_node
 from sciplat.lazy.fingerprint import Record
 from sciplat.lazy.function import load_function
 from sciplat.lazy.groups import CrossmatchMany
@@ -85,9 +86,12 @@ def _join(inner: Catalog, plan: Record) -> Catalog:
 
 
 def _crossmatch(inner: Catalog, plan: Record) -> Catalog:
-    names = ("find", "neighbours", "how", "epoch", "motion", "n_sigma", "probability", "suffix")
+    other = rebuild(plan["other"])
+    names = ("find", "neighbours", "how", "epoch", "motion", "n_sigma", "density_order", "suffix")
+    given = {name: plan[name] for name in names} | {"probability": plan["density_order"] is not None}
     radius = None if plan["radius"] is None else f"{plan['radius']!r} deg"
-    return inner.crossmatch(rebuild(plan["other"]), radius=radius, **{name: plan[name] for name in names})
+    node = crossmatch_node(inner.node, other.node, radius=radius, **given)
+    return Catalog(node, None, inner.stored + other.stored)
 
 
 def _groups(inner: Catalog, plan: Record) -> Catalog:

@@ -38,17 +38,16 @@ def surroundings(cell: Cell, reach: float) -> Coverage:
     ArgumentError
         If the reach is outside these limits.
     """
-    from cdshealpix.nested import external_neighbours
+    from sciplat.kernels.healpix import ring, split_index
 
     check_reach(reach, _WIDEST)
-    ring = min(math.floor(math.log2(_NARROWEST / reach)), cell.order + _FINEST_RING, MAX_ORDER)
-    inner = Cell(min(ring, cell.order), cell.index >> 2 * max(cell.order - ring, 0))
-    edges, corners = external_neighbours(
-        np.array([inner.index], dtype=np.uint64), inner.order, ring - inner.order, num_threads=1
-    )
-    beside = np.concatenate([edges.ravel().astype(np.int64), corners[corners >= 0]])  # -1: no corner, three cells meet
-    shift = 2 * (MAX_ORDER - ring)
-    ranges = np.stack([beside << shift, (beside + 1) << shift], axis=1)
+    order = min(math.floor(math.log2(_NARROWEST / reach)), cell.order + _FINEST_RING, MAX_ORDER)
+    inner = Cell(min(order, cell.order), cell.index >> 2 * max(cell.order - order, 0))
+    shift, width = MAX_ORDER - order, 1 << (order - inner.order)
+    face, x, y = split_index(inner.start)
+    starts = np.empty(4 * width + 4, np.int64)
+    count = ring(face, x >> shift, y >> shift, width, 1 << order, shift, np.empty((_PARTS, 5), np.int64), starts)
+    ranges = np.stack([starts[:count], starts[:count] + (1 << 2 * shift)], axis=1)
     around = Coverage.from_ranges(np.concatenate([[[inner.start, inner.stop]], ranges]))
     return Coverage(around.ranges, _grown(cell, reach))
 

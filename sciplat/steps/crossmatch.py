@@ -151,17 +151,29 @@ def placed(table: pa.Table, side: Side, frame: str) -> Placed:
     if side.moving is not None and table.num_rows:
         there = moved(table, side.position, side.moving)
         here, missing = (there.ra, there.dec), there.missing
+    # other writers may have rows without a position, which match nothing
+    rows = np.flatnonzero(np.isfinite(here[0]) & (np.abs(here[1]) <= 90))
+    at = index
+    if len(rows) < len(index):
+        at, here = index[rows], (here[0][rows], here[1][rows])
     if side.frame != frame:
-        here, (ra, dec) = _turned(*here, side.frame, frame), _turned(ra, dec, side.frame, frame)
-        index = healpix_29(ra, dec)
-    rows, at = np.arange(len(index)), index
-    if side.moving is not None:
-        at = healpix_29(*here)
+        ra, dec, index = _in_frame(ra, dec, index, side.frame, frame)
+        here = _turned(*here, side.frame, frame)
     if side.moving is not None or side.frame != frame:
-        rows = stable_order(at)
-        at, here = at[rows], (here[0][rows], here[1][rows])
+        at = healpix_29(*here)
+        order = stable_order(at)
+        rows, at, here = rows[order], at[order], (here[0][order], here[1][order])
     cov = None if side.errors is None else covariances(table, side.errors, side.name)[rows]
     return Placed(Points(at, *here, rows), index, ra, dec, missing, cov)
+
+
+def _in_frame(ra: Floats, dec: Floats, index: Indices, frame: str, to: str) -> tuple[Floats, Floats, Indices]:
+    """Return positions and their indices in another frame; of what has no position they stay as they are."""
+    good = np.isfinite(ra) & (np.abs(dec) <= 90)
+    new_ra, new_dec, new_index = ra.copy(), dec.copy(), index.copy()
+    new_ra[good], new_dec[good] = _turned(ra[good], dec[good], frame, to)
+    new_index[good] = healpix_29(new_ra[good], new_dec[good])
+    return new_ra, new_dec, new_index
 
 
 def _turned(ra: Floats, dec: Floats, frame: str, to: str) -> tuple[Floats, Floats]:
@@ -245,9 +257,9 @@ def _normalised(pairs: Pairs, left: Placed, right: Placed) -> tuple[Floats, Floa
 
 def _probable(pairs: Pairs, density: Floats, left: Placed, right: Placed, order: int) -> tuple[Floats, Floats]:
     """Return the probability of each pair, and of each row of the left table to have no counterpart."""
-    rows = left.points.rank
-    match, of_points = probabilities(pairs.left, density, left.index[rows], right.index, order)
-    none = np.empty(len(rows))
+    rows, its = left.points.rank, np.sort(right.points.rank)
+    match, of_points = probabilities(pairs.left, density, left.index[rows], right.index[its], order)
+    none = np.ones(len(left.index))
     none[rows] = of_points
     return match, none
 

@@ -102,7 +102,9 @@ def _unusable(table: pa.Table, columns: ErrorColumns, what: str, wrong: NDArray[
     first = int(np.argmax(wrong))
     values = {name: table[name][first].as_py() for name in columns.names}
     written = [name if name.isidentifier() else f'"{name}"' for name in columns.names]  # as in .where
-    conditions = [f"{name} > 0" for name in written[:2]] + [f"abs({name}) < 1" for name in written[2:]]
+    limit = " and {0} < 1e30" if np.isinf([values[name] or 0 for name in columns.names]).any() else ""
+    conditions = [f"{name} > 0{limit.format(name)}" for name in written[:2]]
+    conditions += [f"abs({name}) < 1" for name in written[2:]]
     return ArgumentError(
         f"{what}: {int(wrong.sum()):,} of {table.num_rows:,} rows have no usable position error",
         found=", ".join(f"{name} = {'null' if value is None else value}" for name, value in values.items()),

@@ -67,13 +67,13 @@ def layout(left: pa.Schema, right: pa.Schema, matching: Matching, how: How, suff
     if how == "anti":
         return Layout(how, left, tuple((name, name) for name in left.names), ())
     position = matching.left.position
-    mine = [name for name in left.names if name != _INDEX and name not in (_OWN if position == _OWN else ())]
-    clash = [name for name in mine if name in _OWN]
-    if clash:
+    is_own = {own for own, name in zip(_OWN, position, strict=True) if own == name}
+    mine = [name for name in left.names if name != _INDEX and name not in is_own]
+    if clash := [name for name in mine if name in _OWN]:
         raise ArgumentError(
-            f"the result has an own {clash[0]!r}, and the left catalog such a column that is not its position",
-            found=f"its position is {', '.join(position)}",
-            hint=f"leave {clash[0]!r} out with .select(...)",
+            f"the result has a {clash[0]!r} of its own, and the left catalog such a column that means something else",
+            found=f"its right ascension and declination are {' and '.join(position)}",
+            hint=f"leave {clash[0]!r} out with .select(...), or ingest it under another name",
         )
     taken = {_INDEX, *_OWN, *mine}
     its = [(name, f"{name}{suffix}" if name in taken else name) for name in right.names if name != _INDEX]
@@ -83,12 +83,18 @@ def layout(left: pa.Schema, right: pa.Schema, matching: Matching, how: How, suff
     fields += [_nullable(right.field(old).with_name(new), how in _RIGHT_NULLS) for old, new in its]
     taken |= {new for _, new in its}
     said = _measured(matching, how)
-    measured = [(each.name, f"{each.name}{suffix}" if each.name in taken else each.name) for each in said]
+    measured = [(each.name, _free_name(each.name, suffix, taken)) for each in said]
     fields += [each.with_name(name) for each, (_, name) in zip(said, measured, strict=True)]
     counts = Counter(each.name for each in fields)
     if twice := [name for name, count in counts.items() if count > 1]:
         raise ArgumentError(f"the result would have two columns {twice[0]!r}", hint="another suffix=")
     return Layout(how, pa.schema(fields), tuple((name, name) for name in mine), tuple(its), tuple(measured))
+
+
+def _free_name(name: str, suffix: str, taken: set[str]) -> str:
+    while name in taken and suffix:
+        name += suffix
+    return name
 
 
 def _measured(matching: Matching, how: How) -> list[pa.Field]:

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from sciplat.sky.cell import Cell
 from sciplat.steps.sample import sample
-from sciplat.tasks.task import Task
+from sciplat.tasks.task import Task, without_tally
 
 
 @dataclass(frozen=True)
@@ -26,4 +26,5 @@ class SampleTask:
 
     def run(self) -> pa.Table:
         """Run the other task and keep the sample."""
-        return sample(self.inner.run(), self.identity, self.position, self.fraction, self.seed)
+        table, _ = without_tally(self.inner.run())  # of all rows
+        return sample(table, self.identity, self.position, self.fraction, self.seed)

@@ -88,7 +88,7 @@ class WithinTask:
 
     def run(self) -> pa.Table:
         """Run the other task and keep the rows inside."""
-        table = self.inner.run()
+        table, _ = without_tally(self.inner.run())  # of all rows
         ra, dec = (table[name].to_numpy() for name in self.position)
         return table.filter(pa.array(self.region.contains(ra, dec)))
 

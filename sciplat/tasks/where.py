@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from sciplat.sky.cell import Cell
 from sciplat.steps.evaluate import evaluate
 from sciplat.steps.expression import Expression
-from sciplat.tasks.task import Task
+from sciplat.tasks.task import Task, without_tally
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class WhereTask:
 
     def run(self) -> pa.Table:
         """Run the other task and keep the rows."""
-        table = self.inner.run()
+        table, _ = without_tally(self.inner.run())  # of all rows
         kept = evaluate(self.expression, table)
         everything = kept.null_count == 0 and pc.all(kept, min_count=0).as_py()
         return table if everything else table.filter(kept)  # a copy would be made for nothing

@@ -158,13 +158,18 @@ def test_every_argument_is_part_of_the_record(sides):
     records = set()
     choices = [
         {}, {"radius": "2 arcsec"}, {"find": "mutual"}, {"find": "all"}, {"neighbours": 2}, {"how": "left"},
-        {"suffix": "_b"}, {"motion": False},
+        {"suffix": "_b"},
     ]  # fmt: skip
     for choice in choices:
         plan = sides[0].crossmatch(sides[1], **{"radius": RADIUS} | choice)
         records.add(json.dumps(plan.node.describe(), sort_keys=True))
         assert rebuild(json.loads(json.dumps(plan.node.describe()))).node.describe() == plan.node.describe()
     assert len(records) == len(choices)
+
+
+def test_without_motions_nothing_moves_either_way(sides):
+    plans = [sides[0].crossmatch(sides[1], radius=RADIUS, motion=motion) for motion in (True, False)]
+    assert plans[0].node.describe() == plans[1].node.describe()
 
 
 def test_tasks_travel(sides):
