@@ -16,7 +16,7 @@ _SMALL = 0.02  # radians: up to here four terms of the series of the sine are ex
 def square(ra, dec, other_ra, other_dec):
     """Return sin^2(d/2) of two positions in degrees; the same bits for both orders.
 
-    With the declination between both, every term is positive and only one cosine is needed.
+    With the declination between both, every term is positive and only one more sine is needed.
     """
     turn = ra - other_ra
     if turn > 180 or turn < -180:  # each by itself: of their difference the last digits would be lost
@@ -24,7 +24,10 @@ def square(ra, dec, other_ra, other_dec):
         turn -= 360 * math.floor(turn / 360 + 0.5)
     across = _sine_of_half(turn * RADIANS)
     along = _sine_of_half((dec - other_dec) * RADIANS)
-    between = math.cos((dec + other_dec) * (0.5 * RADIANS))
+    if dec * other_dec > 0:  # from the pole, whose cosine would lose its last digits
+        between = math.sin(((90 - abs(dec)) + (90 - abs(other_dec))) * (0.5 * RADIANS))
+    else:
+        between = math.cos((dec + other_dec) * (0.5 * RADIANS))
     across *= across
     return along * along * (1 - across) + between * between * across
 
@@ -68,6 +71,20 @@ def angles_of(squared, out_angle):
     """
     for i in range(squared.shape[0]):
         out_angle[i] = angle_of(squared[i])
+
+
+@kernel
+def squares_of(angle, out_square):
+    """Return sin^2 of half of many angles.
+
+    Parameters
+    ----------
+    angle : ndarray of float64, shape (n,)
+        Degrees.
+    out_square : ndarray of float64, shape (n,)
+    """
+    for i in range(angle.shape[0]):
+        out_square[i] = square_of(angle[i])
 
 
 @kernel

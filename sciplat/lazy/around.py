@@ -22,7 +22,7 @@ _ROWS_NEAR = 10  # on average in the cells in which a catalog counts as having r
 
 def cells_around(node: Node, ranges: Ranges, around: Coverage) -> list[Cell]:
     """Return the cells of a node that touch a coverage, given the cells as ranges."""
-    near, _ = meeting_pairs(ranges, around.ranges)
+    _, near = meeting_pairs(around.ranges, ranges)
     return [node.cells[place] for place in np.unique(near).tolist()]
 
 

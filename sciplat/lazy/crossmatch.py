@@ -25,7 +25,7 @@ from sciplat.sky.cell import MAX_ORDER, Cell, cell_ranges, healpix_29, positions
 from sciplat.sky.coverage import Coverage, Ranges
 from sciplat.sky.region import Cone
 from sciplat.sky.surroundings import surroundings
-from sciplat.steps.crossmatch import MAX_REACH, SURE, How, Matching
+from sciplat.steps.crossmatch import SURE, How, Matching
 from sciplat.steps.matched import BOTH_SIDES, Layout, layout
 from sciplat.tasks.crossmatch import CrossmatchTask
 from sciplat.tasks.quote import Cost, rates
@@ -36,7 +36,8 @@ _PAIR_BYTES = 64  # of a pair: two rows and a distance, listed, sorted and taken
 _SIGMA_BYTES = 32  # more where errors count: standard deviations, a density, the order by distance
 _CELL_RADIUS = 65.0  # degrees: no cell of order k reaches farther from its centre than this / 2**k
 _RASTER = 4  # orders: a cell of another frame is taken for 256 small ones
-_LEAST_REACH = 1e-9  # degrees
+_LEAST_REACH, _FARTHEST = 1e-9, 11.0  # degrees: the largest radius, and some motion
+_REMEMBERED = 64  # cells whose surroundings are known: many small ones share the cell in which a prior is estimated
 _LEFT_ROWS = ("inner", "left", "anti")  # hows whose rows are rows of the left catalog
 
 
@@ -143,23 +144,24 @@ class Crossmatch(OverOne):
         """Return how far partners may stand from each other at most, of all rows or of those in coverages."""
         moves = sum(_largest(self._moves, around))
         reach = self._apart(around) + moves
-        if reach > MAX_REACH:
+        if reach > _FARTHEST:
+            unbound = "give a radius= as well, or " if self.matching.radius is None else ""
             raise ArgumentError(
-                f"partners of a row may stand farther than {MAX_REACH:g} deg from it",
-                found=f"{reach:.3g} deg, of which {moves:.3g} deg by motions",
-                hint=".write(...) the rows without such motions or errors to a store, and match that",
+                f"partners of a row may stand farther than {_FARTHEST:g} deg from it",
+                found=f"{reach:.4g} deg, of which {moves:.3g} deg by motions",
+                hint=f"{unbound}.write(...) the rows without such motions or errors to a store, and match that",
             )
         return reach
 
     def _apart(self, around: Both | None) -> float:
         """Return how far partners may be from each other at the common epoch, of rows as for `_reach_of`."""
         matching = self.matching
-        apart = matching.radius
-        if matching.n_sigma is not None:
-            # no more than the step itself looks for, see `reaches` there
-            scatter = matching.n_sigma * math.hypot(*_largest(self._errors, around)) * SURE
-            apart = scatter if apart is None else min(apart, scatter)
-        return max(apart or 0.0, _LEAST_REACH)
+        if matching.left.errors is None:
+            return max(matching.radius or 0.0, _LEAST_REACH)
+        scatter = matching.listed_sigma * math.hypot(*_largest(self._errors, around)) * SURE
+        if matching.radius is not None and matching.density_order is None:
+            scatter = min(scatter, matching.radius)
+        return max(scatter, _LEAST_REACH)
 
     def _home(self, cell: Cell) -> Cell:
         """Return the cell whose rows decide: where a prior is estimated, no finer than that asks for."""
@@ -171,17 +173,29 @@ class Crossmatch(OverOne):
     def _left_around(self, cell: Cell) -> Coverage | None:
         """Return where the left rows stand that a task needs; None if these are the cell's own."""
         home = self._home(cell)
-        if self.matching.find == "mutual":
-            return surroundings(home, 2 * self._reach(home))
-        if self.how in BOTH_SIDES:
-            return surroundings(home, self._reach(home))
-        return None if home == cell else Coverage.from_cells([home])
+        around, _ = self._around(home)
+        return Coverage.from_cells([home]) if around is None and home != cell else around
 
     def _right_around(self, cell: Cell) -> Coverage:
         """Return where the right rows stand that a task needs, in their own frame."""
-        home = self._home(cell)
-        reach = self._reach(home) * (2 if self.how in BOTH_SIDES else 1)
-        return self._turned(home, reach) if self._is_turned else surroundings(home, reach)
+        return self._around(self._home(cell))[1]
+
+    def _around(self, home: Cell) -> tuple[Coverage | None, Coverage]:
+        """Return where left rows around a cell count, None if they do not, and right ones, in their own frame."""
+        if home not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            reach, wide = self._reach(home), 2 if self.how in BOTH_SIDES else 1
+            left = None
+            if self.matching.find == "mutual" or self.how in BOTH_SIDES:
+                left = surroundings(home, reach * (2 if self.matching.find == "mutual" else 1))
+            right = self._turned(home, wide * reach) if self._is_turned else surroundings(home, wide * reach)
+            self._known[home] = left, right
+        return self._known[home]
+
+    @cached_property
+    def _known(self) -> dict[Cell, tuple[Coverage | None, Coverage]]:
+        return {}
 
     @property
     def _is_turned(self) -> bool:
@@ -189,12 +203,11 @@ class Crossmatch(OverOne):
 
     def _turned(self, cell: Cell, reach: float, *, back: bool = False) -> Coverage:
         """Return what holds the surroundings of a cell of the left frame in the right one, or the other way round."""
-        from sciplat.sky.frame import ra_dec, rotated, rotation, unit_vectors
+        from sciplat.sky.frame import turned
 
         frames = self.matching.left.frame, self.matching.right.frame
-        matrix = rotation(*(frames[::-1] if back else frames))
         centre = positions_29(np.array([cell.start + 3 * (cell.stop - cell.start) // 4]))
-        ra, dec = (float(value[0]) for value in ra_dec(rotated(unit_vectors(*centre), matrix)))
+        ra, dec = (float(value[0]) for value in turned(*centre, *(frames[::-1] if back else frames)))
         radius = min(_CELL_RADIUS / 2**cell.order + reach, 180.0)
         return Cone(f"{ra!r} deg", f"{dec!r} deg", f"{radius!r} deg").cover()
 
@@ -251,10 +264,12 @@ class Crossmatch(OverOne):
 
     def cost(self, cell: Cell) -> Cost:
         """Return the cost of reading both sides and of holding all pairs."""
-        left_around, around = self._left_around(cell), self._right_around(cell)
-        left = self.inner.cost(cell) if left_around is None else cost_around(self.inner, self._ranges[0], left_around)
-        right = cost_around(self.other, self._ranges[1], around)
-        listed, found = self._pairs(cell, left, right, around)
+        home = self._home(cell)
+        if home not in self._needed:
+            if len(self._needed) >= _REMEMBERED:
+                self._needed.clear()
+            self._needed[home] = self._needs(cell)
+        left, right, listed, found = self._needed[home]
         rows = self._rows(cell, found)
         varied = _varied_bytes(left, self.inner) + (0.0 if self.how == "anti" else _varied_bytes(right, self.other))
         size = rows * (row_bytes(self.schema) + varied)
@@ -272,6 +287,17 @@ class Crossmatch(OverOne):
             seconds=left.seconds + right.seconds + rates().nest * (left.rows + right.rows + listed) / 4,
         )
 
+    @cached_property
+    def _needed(self) -> dict[Cell, tuple[Cost, Cost, float, float]]:
+        return {}
+
+    def _needs(self, cell: Cell) -> tuple[Cost, Cost, float, float]:
+        """Return the costs of both sides, and how many pairs are listed and found."""
+        left_around, around = self._left_around(cell), self._right_around(cell)
+        left = self.inner.cost(cell) if left_around is None else cost_around(self.inner, self._ranges[0], left_around)
+        right = cost_around(self.other, self._ranges[1], around)
+        return left, right, *self._pairs(cell, left, right, around)
+
     def _pairs(self, cell: Cell, left: Cost, right: Cost, around: Coverage) -> tuple[float, float]:
         """Return how many pairs a task is expected to list, and how many of them are wanted."""
         matching = self.matching
@@ -282,7 +308,7 @@ class Crossmatch(OverOne):
         listed = same
         if lists_all or most > same:
             home = self._home(cell)
-            apart = self._apart(self._both_around(home, self._reach(home)) if matching.n_sigma else None)
+            apart = self._apart(self._both_around(home, self._reach(home)) if matching.left.errors else None)
             evenly = left.rows * right.rows * min(math.pi * apart**2 / around.area, 1.0)
             listed = max(same, evenly)
             if left.rows * right.rows > FEW:
@@ -295,10 +321,9 @@ class Crossmatch(OverOne):
 
     def _there(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the indices that places of the left frame have in the right one."""
-        from sciplat.sky.frame import ra_dec, rotated, rotation, unit_vectors
+        from sciplat.sky.frame import turned
 
-        matrix = rotation(self.matching.left.frame, self.matching.right.frame)
-        return healpix_29(*ra_dec(rotated(unit_vectors(*positions_29(index)), matrix)))
+        return healpix_29(*turned(*positions_29(index), self.matching.left.frame, self.matching.right.frame))
 
     def _rows(self, cell: Cell, found: float) -> float:
         """Return the expected rows of the result, given the pairs."""

@@ -48,6 +48,11 @@ def rotated(vectors: FloatArray, matrix: FloatArray) -> FloatArray:
     return np.stack([row[0] * x + row[1] * y + row[2] * z for row in matrix], axis=-1)
 
 
+def turned(ra: ArrayLike, dec: ArrayLike, from_frame: str, to_frame: str) -> tuple[FloatArray, FloatArray]:
+    """Return positions, degrees, in another frame; see `rotation`."""
+    return ra_dec(rotated(unit_vectors(ra, dec), rotation(from_frame, to_frame)))
+
+
 def unit_vectors(ra: ArrayLike, dec: ArrayLike) -> FloatArray:
     """Return the unit vectors, shape (..., 3), of positions in degrees."""
     lon, lat = np.radians(ra), np.radians(dec)

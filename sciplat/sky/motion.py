@@ -1,6 +1,5 @@
 """Which columns hold proper motions, parallaxes, radial velocities, position errors and epochs, and in which units."""
 
-import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,10 +7,10 @@ import pyarrow as pa
 
 from sciplat.errors import ArgumentError, ColumnError
 from sciplat.sky.column import shown_names, unit_of
+from sciplat.sky.epoch import EPOCH_TEXT
 
 ColumnProperty = dict[str, str]  # {"column": name, "unit": text that astropy reads}
 
-_EPOCH = re.compile(r"[JB]\d{4}(\.\d+)?")
 _MOTION_UNITS = {"pmra": "mas/yr", "pmdec": "mas/yr", "parallax": "mas", "rv": "km/s"}
 _ERROR_UNITS = {"ra": "mas", "dec": "mas", "corr": ""}
 _EPOCH_UNITS = ("yr", "d")
@@ -140,7 +139,7 @@ def epoch_property(epoch: str | None, schema: pa.Schema) -> str | ColumnProperty
     ArgumentError
         If it is neither, or the column does not hold numbers of years or days.
     """
-    if epoch is None or (isinstance(epoch, str) and _EPOCH.fullmatch(epoch)):
+    if epoch is None or (isinstance(epoch, str) and EPOCH_TEXT.fullmatch(epoch)):
         return epoch
     if epoch not in schema.names:
         raise ArgumentError(f"the epoch {epoch!r} is no year and no column", hint='"J2016.0", or the name of a column')

@@ -14,7 +14,7 @@ from sciplat.sky.coverage import Coverage, Squares
 # sqrt(3/2 + 3 pi**2 / 8) for each radian. The quotient is 0.68877 rad, 0.673 of the square root of the cell's area.
 _NARROWEST = 39.46
 _FARTHEST = 10.0  # degrees: of what a step may ask for
-_WIDEST = 20.0  # degrees: with what lies as far beyond, a ring of order 0
+_WIDEST = 22.0  # degrees: with motions, and what lies as far beyond; a ring of order 0
 _PARTS = 9  # of a square that sticks out of its face on all sides
 _FINEST_RING = 6  # orders below the cell's: 256 cells around it, which add 6 % to its area
 
@@ -31,7 +31,7 @@ def surroundings(cell: Cell, reach: float) -> Coverage:
     ----------
     cell : Cell
     reach : float
-        Degrees, above 0 and at most 20.
+        Degrees, above 0 and at most 22.
 
     Raises
     ------

@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 
 from sciplat.errors import ArgumentError
 from sciplat.sky.cell import healpix_29
-from sciplat.steps.errors import ErrorColumns, covariances
+from sciplat.steps.errors import ErrorColumns, covariances, turned_covariances
 from sciplat.steps.motion import Moving, moved
-from sciplat.steps.pairs import Floats, Indices, Pairs, Points, nearest_pairs, pairs_within
+from sciplat.steps.pairs import Floats, Indices, Pairs, Points, joined, nearest_pairs, pairs_within, squares
 from sciplat.steps.probability import probabilities
 from sciplat.steps.sort import stable_order
 
 Find = Literal["nearest", "mutual", "all"]
 How = Literal["inner", "left", "right", "outer", "anti", "xor"]
 MAX_REACH = 10.0  # degrees
+_PRIOR_SIGMA = 5.0
 SURE = 1 + 1e-5  # standard deviations are rounded, most where ellipses are needles
 _INDEX = "_healpix_29"
 
@@ -77,6 +78,12 @@ class Matching:
     density_order: int | None
     left: Side
     right: Side
+
+    @property
+    def listed_sigma(self) -> float:
+        """Combined standard deviations within which candidates are listed: a prior needs nearly all counterparts."""
+        least = 0.0 if self.density_order is None else _PRIOR_SIGMA
+        return max(least, self.n_sigma or 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,29 +164,29 @@ def placed(table: pa.Table, side: Side, frame: str) -> Placed:
     if len(rows) < len(index):
         at, here = index[rows], (here[0][rows], here[1][rows])
     if side.frame != frame:
+        from sciplat.sky.frame import turned
+
         ra, dec, index = _in_frame(ra, dec, index, side.frame, frame)
-        here = _turned(*here, side.frame, frame)
+        here = turned(*here, side.frame, frame)
     if side.moving is not None or side.frame != frame:
         at = healpix_29(*here)
         order = stable_order(at)
         rows, at, here = rows[order], at[order], (here[0][order], here[1][order])
     cov = None if side.errors is None else covariances(table, side.errors, side.name)[rows]
+    if cov is not None and side.frame != frame:
+        cov = turned_covariances(cov, *here, side.frame, frame)
     return Placed(Points(at, *here, rows), index, ra, dec, missing, cov)
 
 
 def _in_frame(ra: Floats, dec: Floats, index: Indices, frame: str, to: str) -> tuple[Floats, Floats, Indices]:
     """Return positions and their indices in another frame; of what has no position they stay as they are."""
+    from sciplat.sky.frame import turned
+
     good = np.isfinite(ra) & (np.abs(dec) <= 90)
     new_ra, new_dec, new_index = ra.copy(), dec.copy(), index.copy()
-    new_ra[good], new_dec[good] = _turned(ra[good], dec[good], frame, to)
+    new_ra[good], new_dec[good] = turned(ra[good], dec[good], frame, to)
     new_index[good] = healpix_29(new_ra[good], new_dec[good])
     return new_ra, new_dec, new_index
-
-
-def _turned(ra: Floats, dec: Floats, frame: str, to: str) -> tuple[Floats, Floats]:
-    from sciplat.sky.frame import ra_dec, rotated, rotation, unit_vectors
-
-    return ra_dec(rotated(unit_vectors(ra, dec), rotation(frame, to)))
 
 
 def matches(left: Placed, right: Placed, matching: Matching) -> Matches:
@@ -195,14 +202,12 @@ def matches(left: Placed, right: Placed, matching: Matching) -> Matches:
     if matching.left.errors is None:
         pairs = _pairs_by_distance(left.points, right.points, matching)
         return _in_order(Matches(pairs.left, pairs.right, pairs.square), left, right, matching.find)
-    pairs = pairs_within(left.points, right.points, _reaches(left, right, matching))
-    sigma, density = _normalised(pairs, left, right)
+    pairs, sigma, density = _candidates(left, right, matching)
     match = none = None
-    if matching.n_sigma is not None:
-        inside = sigma <= matching.n_sigma
-        pairs, sigma, density = pairs.kept(inside), sigma[inside], density[inside]
     if matching.density_order is not None:
         match, none = _probable(pairs, density, left, right, matching.density_order)
+        inside = _are_within(pairs, sigma, matching)
+        pairs, sigma, match = pairs.kept(inside), sigma[inside], match[inside]
     chosen = _chosen(pairs, right.points.rank, left.points.rank, matching)
     found = Matches(pairs.left, pairs.right, pairs.square, sigma, match, none).kept(chosen)
     return _in_order(found, left, right, matching.find)
@@ -224,35 +229,69 @@ def _pairs_by_distance(left: Points, right: Points, matching: Matching) -> Pairs
     return pairs.kept(best[pairs.right] == pairs.left)
 
 
-def _reaches(left: Placed, right: Placed, matching: Matching) -> Floats:
-    """Return how far from each left row its candidates may lie, in degrees."""
+def _candidates(left: Placed, right: Placed, matching: Matching) -> tuple[Pairs, Floats, Floats]:
+    """Return the pairs that errors allow, their separations in standard deviations, and densities; see the kernel.
+
+    Right rows with errors of about one size are looked at together, so that a single large one costs little.
+    """
     from sciplat.kernels.errors import largest_error
 
-    rows = len(left.points)
-    if matching.n_sigma is None or left.cov is None or right.cov is None:
-        return np.full(rows, matching.radius)
-    widest = largest_error(right.cov).max(initial=0.0)
+    mine, its = _covariances(left), _covariances(right)
+    errors, its_errors = largest_error(mine), largest_error(its)
+    sizes = np.frexp(its_errors)[1]
+    parts = []
+    for size in [*np.unique(sizes).tolist()]:
+        rows = np.flatnonzero(sizes == size)
+        reach = _reaches(errors, its_errors[rows].max(), matching)
+        pairs = pairs_within(left.points, right.points.taken(rows), reach)
+        pairs = replace(pairs, right=rows[pairs.right])
+        sigma, density = _normalised(pairs, left.points, mine, right.points, its)
+        inside = sigma <= matching.listed_sigma
+        parts.append((pairs.kept(inside), sigma[inside], density[inside]))
+    found, *numbers = zip(*parts, strict=True) if parts else ([Pairs.none()], [np.empty(0)], [np.empty(0)])
+    pairs, (sigma, density) = joined(found), (np.concatenate(values) for values in numbers)
+    order = np.lexsort([pairs.right, pairs.left])
+    return pairs.kept(order), sigma[order], density[order]
+
+
+def _covariances(side: Placed) -> Floats:
+    if side.cov is None:
+        raise ValueError("a side without errors")
+    return side.cov
+
+
+def _reaches(errors: Floats, its_error: float, matching: Matching) -> Floats:
+    """Return how far from each left row candidates with errors up to `its_error` may lie, in degrees."""
     # the tangent offset that sigma is measured with is no shorter than the angle
-    reach = matching.n_sigma * np.hypot(largest_error(left.cov), widest) * SURE
-    if matching.radius is not None:
+    reach = matching.listed_sigma * np.hypot(errors, its_error) * SURE
+    if matching.radius is not None and matching.density_order is None:
         return np.minimum(reach, matching.radius)
     if reach.max(initial=0.0) > MAX_REACH:
         raise ArgumentError(
             f"errors of positions reach farther than {MAX_REACH:g} deg",
             found=f"{reach.max():.3g} deg",
-            hint="leave such rows out with .where(...), or give a radius= as well",
+            hint="leave such rows out with .where(...)",
         )
     return reach
 
 
-def _normalised(pairs: Pairs, left: Placed, right: Placed) -> tuple[Floats, Floats]:
+def _normalised(pairs: Pairs, mine: Points, cov: Floats, its: Points, its_cov: Floats) -> tuple[Floats, Floats]:
     from sciplat.kernels.errors import normalised_separations
 
     sigma, density = np.empty(len(pairs)), np.empty(len(pairs))
-    mine, its = left.points, right.points
-    sides = (mine.ra, mine.dec, left.cov, its.ra, its.dec, right.cov)
+    sides = (mine.ra, mine.dec, cov, its.ra, its.dec, its_cov)
     normalised_separations(pairs.left, pairs.right, *sides, sigma, density)
     return sigma, density
+
+
+def _are_within(pairs: Pairs, sigma: Floats, matching: Matching) -> NDArray[np.bool_]:
+    """Return which candidates of a prior are near enough."""
+    inside = np.ones(len(pairs), bool)
+    if matching.n_sigma is not None:
+        inside &= sigma <= matching.n_sigma
+    if matching.radius is not None:
+        inside &= pairs.square <= squares(np.array([matching.radius]))[0]
+    return inside
 
 
 def _probable(pairs: Pairs, density: Floats, left: Placed, right: Placed, order: int) -> tuple[Floats, Floats]:

@@ -92,6 +92,38 @@ def covariances(table: pa.Table, columns: ErrorColumns, what: str) -> Floats:
     return cov
 
 
+def turned_covariances(cov: Floats, ra: Floats, dec: Floats, frame: str, to: str) -> Floats:
+    """Return covariances along right ascension and declination of one frame along those of another.
+
+    Parameters
+    ----------
+    cov : ndarray of float64, shape (n, 3)
+        As `covariances` returns them.
+    ra, dec : ndarray of float64, shape (n,)
+        Degrees, in the other frame.
+    frame, to : str
+    """
+    from sciplat.sky.frame import rotation
+
+    # the way to the first frame's pole, in east and north of the other one
+    x, y, z = rotation(frame, to)[:, 2]
+    lon, lat = np.radians(ra), np.radians(dec)
+    east = y * np.cos(lon) - x * np.sin(lon)
+    north = z * np.cos(lat) - np.sin(lat) * (x * np.cos(lon) + y * np.sin(lon))
+    length = np.hypot(east, north)
+    at_pole = length == 0
+    sin, cos = (np.where(at_pole, pole, side / np.where(at_pole, 1, length)) for pole, side in ((0, east), (1, north)))
+    xx, xy, yy = cov.T
+    return np.stack(
+        [
+            cos * cos * xx + 2 * cos * sin * xy + sin * sin * yy,
+            cos * sin * (yy - xx) + (cos * cos - sin * sin) * xy,
+            sin * sin * xx - 2 * cos * sin * xy + cos * cos * yy,
+        ],
+        axis=1,
+    )
+
+
 def _values(column: pa.ChunkedArray) -> Floats:
     """Return a column of numbers as float64, nulls as NaN."""
     values: Floats = column.cast(pa.float64(), safe=False).to_numpy()

@@ -3,7 +3,7 @@
 Kernels are imported where they are called: plans are made without numba.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,6 +62,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.left)
 
+    @classmethod
+    def none(cls) -> "Pairs":
+        """Return no pairs."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+
     def kept(self, chosen: NDArray[np.bool_] | Indices) -> "Pairs":
         """Return some of the pairs."""
         return Pairs(self.left[chosen], self.right[chosen], self.square[chosen])
@@ -76,14 +81,9 @@ def pairs_within(left: Points, right: Points, reach: float | Floats) -> Pairs:
     reach : float or ndarray of float64, shape (n,)
         Degrees, at most 10, perhaps for each left row; the limit is included.
     """
-    return _joined(pairs_in_parts(left, right, reach))
-
-
-def pairs_in_parts(left: Points, right: Points, reach: float | Floats) -> Iterator[Pairs]:
-    """Yield all pairs within reach, some left rows at a time; there is always one part."""
     from sciplat.kernels.crossmatch import within
 
-    return _in_parts(within, left, right, reach)
+    return joined(_in_parts(within, left, right, reach))
 
 
 def nearest_pairs(left: Points, right: Points, reach: float | Floats, neighbours: int = 1) -> Pairs:
@@ -103,7 +103,7 @@ def nearest_pairs(left: Points, right: Points, reach: float | Floats, neighbours
     order = _by_declination(right)
     if order is not None:
         right = right.taken(order)
-    found = _joined(_in_parts(nearest, left, right, reach, right.rank, neighbours, most=neighbours))
+    found = joined(_in_parts(nearest, left, right, reach, right.rank, neighbours, most=neighbours))
     return found if order is None else replace(found, right=order[found.right])
 
 
@@ -130,7 +130,8 @@ def _in_parts(
         begin = end
 
 
-def _joined(parts: Iterator[Pairs]) -> Pairs:
+def joined(parts: Iterable[Pairs]) -> Pairs:
+    """Return pairs that were listed in parts, one part after the other."""
     found = list(parts)
     if len(found) == 1:
         return found[0]
@@ -185,6 +186,15 @@ def _runs(points: Points) -> Indices:
     following = np.empty(len(points), np.int64)
     mark_runs(points.index, points.ra, points.dec, following)
     return following
+
+
+def squares(angle: Floats) -> Floats:
+    """Return sin^2(d/2) of distances d in degrees, as pairs have it."""
+    from sciplat.kernels.separation import squares_of
+
+    square = np.empty(len(angle))
+    squares_of(angle, square)
+    return square
 
 
 def _each(reach: float | Floats, points: Points) -> Floats:

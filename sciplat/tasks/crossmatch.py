@@ -12,7 +12,7 @@ from sciplat.steps.matched import BOTH_SIDES, Completeness, Layout, crossmatch
 from sciplat.tasks.task import Task, with_tally
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CrossmatchTask:
     """Match the rows of a cell.
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from sciplat.sky.cell import Cell
 from sciplat.steps.nest import nest
-from sciplat.tasks.task import Task
+from sciplat.tasks.task import Task, without_tally
 
 
 @dataclass(frozen=True)
@@ -26,4 +26,5 @@ class NestTask:
 
     def run(self) -> pa.Table:
         """Run the other task and gather its rows."""
-        return nest(self.inner.run(), self.by, self.head, self.columns, self.name)
+        table, _ = without_tally(self.inner.run())  # of all rows
+        return nest(table, self.by, self.head, self.columns, self.name)

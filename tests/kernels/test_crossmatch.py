@@ -137,7 +137,7 @@ def test_dense_and_sparse_places_in_one_sky():
 
 def test_the_box_holds_the_reach():
     size = cells.box_size(1.0)
-    assert size * crossmatch.NARROWEST / 2**29 >= 1
+    assert size * cells.NARROWEST / 2**29 >= 1
     assert cells.box_size(0.0) == 2
     assert cells.box_size(10.0) < 2**28
 

@@ -1,5 +1,7 @@
 """Cross-matches that make no sense: one clear error each, where the call is made or before a wrong row is written."""
 
+import re
+
 import astropy.units as u
 import numpy as np
 import pyarrow as pa
@@ -49,6 +51,9 @@ def with_columns(table, **columns):
         ({"radius": "1 arcsec", "find": ["all"]}, ArgumentError, r"find=\['all'\] is unknown"),
         ({"radius": "1 arcsec", "how": "cross"}, ArgumentError, r'(?s)how=.cross. is unknown.*"xor"'),
         ({"radius": "1 arcsec", "how": {}}, ArgumentError, "how={} is unknown"),
+        ({"radius": "1 arcsec", "find": np.array(["all", "mutual"])}, ArgumentError, "find=array.* is unknown"),
+        ({"radius": "1 arcsec", "find": np.array(["all"])}, ArgumentError, "find=array.* is unknown"),
+        ({"radius": "1 arcsec", "how": np.array(["inner", "left"])}, ArgumentError, "how=array.* is unknown"),
         ({"radius": "1 arcsec", "neighbours": 0}, ArgumentError, "neighbours"),
         ({"radius": "1 arcsec", "neighbours": -1}, ArgumentError, "neighbours"),
         ({"radius": "1 arcsec", "neighbours": 1.5}, ArgumentError, "neighbours"),
@@ -158,3 +163,79 @@ def test_errors_that_are_negative_or_missing_are_refused_when_they_are_read(scen
         plan = pair[0].crossmatch(pair[1], **arguments)
         with pytest.raises(ArgumentError, match=r"(?s)error.*e_dec|e_dec.*error"):
             plan.compute()
+
+
+def renamed(table, ra, dec):
+    return table.rename_columns([{"ra": ra, "dec": dec}.get(name, name) for name in table.column_names])
+
+
+@pytest.mark.parametrize("names", [("RA", "dec"), ("ra", "decl"), ("RA", "DE")])
+def test_left_positions_with_other_names_are_matched(sides, scene, tmp_path, names):
+    """Of which one may be the name of a position of the result."""
+    left = publish(tmp_path / "left", renamed(left_table(scene.left), *names), position=list(names))
+    plain = sides[0].crossmatch(sides[1], radius="1 arcsec").compute()
+    rows = left.crossmatch(sides[1], radius="1 arcsec").compute()
+    assert rows.select(plain.column_names).equals(plain)
+    others = [name for name in names if name not in ("ra", "dec")]
+    assert set(rows.column_names) == {*plain.column_names, *others}
+    for name in others:
+        assert rows[name].equals(rows["ra" if name == "RA" else "dec"])
+
+
+def test_left_positions_with_each_others_names_are_refused(sides, scene, tmp_path):
+    left = publish(tmp_path / "left", renamed(left_table(scene.left), "dec", "ra"), position=["dec", "ra"])
+    with pytest.raises(ArgumentError, match=r"(?s)has a '(ra|dec)' of its own.*declination are dec and ra.*ingest it"):
+        left.crossmatch(sides[1], radius="1 arcsec")
+    assert left.crossmatch(sides[1], radius="1 arcsec", how="anti").columns == left.columns
+
+
+@pytest.mark.parametrize("column", ["pmra", "pmdec"])
+def test_a_filter_limits_how_far_rows_may_move(sides, scene, tmp_path, column):
+    table = with_columns(right_table(scene.right), pmra=10.0, pmdec=-5.0)
+    values = table[column].to_pylist()
+    values[7] = 1e20
+    wrong = table.set_column(table.column_names.index(column), column, pa.array(values, pa.float64()))
+    stores = [
+        publish(tmp_path / name, rows, motion=MOTION, epoch="J2000.0")
+        for name, rows in (("wrong", wrong), ("good", table.filter(pa.array(np.arange(table.num_rows) != 7))))
+    ]
+    for swapped in (False, True):
+        plans = [(store, sides[0]) if swapped else (sides[0], store) for store in stores]
+        with pytest.raises(ArgumentError, match=r"(?s)farther than .* deg from it.*by motions"):
+            plans[0][0].crossmatch(plans[0][1], radius="1 arcsec", epoch="J2016.0").compute()
+        few = stores[0].where("pmra between -10000 and 10000 and pmdec between -10000 and 10000")
+        pair = (few, sides[0]) if swapped else (sides[0], few)
+        rows = pair[0].crossmatch(pair[1], radius="1 arcsec", epoch="J2016.0").compute()
+        assert rows.num_rows > 50
+        assert rows.equals(plans[1][0].crossmatch(plans[1][1], radius="1 arcsec", epoch="J2016.0").compute())
+
+
+@pytest.mark.parametrize(("bad", "column"), [(1e30, "e_ra"), (np.inf, "e_ra"), (np.inf, "e_dec"), (-1.0, "e_dec")])
+def test_filters_leave_out_errors_that_are_refused(scene, tmp_path, bad, column):
+    """With bounds of one's own for errors that are much too large, and as the message says for others."""
+    good = uncertain(tmp_path / "good", left_table(scene.left))
+    table, values = right_table(scene.right), [50.0] * len(scene.right.index)
+    values[7] = bad
+    wrong = uncertain(tmp_path / "wrong", table, **{column: values})
+    with pytest.raises(ArgumentError) as caught:
+        good.crossmatch(wrong, n_sigma=5).compute()
+    hint = re.search(r"\.where\('(.*)'\)", str(caught.value))
+    condition = hint.group(1) if hint else f"{column} < 10000"
+    assert (hint is None) == (bad == 1e30)
+    rows = good.crossmatch(wrong.where(condition), n_sigma=5).compute()
+    few = uncertain(tmp_path / "few", table.filter(pa.array(np.arange(table.num_rows) != 7)), **{column: 50.0})
+    assert rows.num_rows > 10
+    assert rows.equals(good.crossmatch(few, n_sigma=5).compute())
+
+
+def test_what_was_measured_twice_gets_the_suffix_twice(sides):
+    left, right = sides
+    both = left.crossmatch(right, radius="1 arcsec"), right.crossmatch(left, radius="1 arcsec")
+    plan = both[0].crossmatch(both[1], radius="1 arcsec", suffix="_z")
+    assert [name for name in plan.columns if "separation" in name] == ["separation", "separation_z", "separation_z_z"]
+    rows = plan.compute()
+    assert rows.num_rows == both[0].compute().num_rows
+    assert max(rows["separation_z_z"].to_pylist()) <= 1.0
+    assert rows["separation"].equals(both[0].compute()["separation"])
+    with pytest.raises(ArgumentError, match="two columns"):
+        both[0].crossmatch(both[1], radius="1 arcsec", suffix="")

@@ -10,8 +10,10 @@ import pytest
 import sciplat
 from sciplat.errors import StoreExists, TaskTooLarge
 from sciplat.io.verify import verify_files
+from sciplat.lazy.catalog import Catalog
 from sciplat.lazy.rebuild import rebuild, rerun
-from sciplat.sky.cell import Cell
+from sciplat.lazy.replay import write_replay
+from sciplat.sky.cell import Cell, positions_29
 from tests import reference
 from tests.match_scene import (
     LEFT,
@@ -23,7 +25,7 @@ from tests.match_scene import (
     right_table,
 )
 from tests.sky_scene import WHOLE_SKY
-from tests.strategies import PLACES, side_of
+from tests.strategies import PLACES, Scene, side_of
 
 RADIUS = "1 arcsec"
 CONE = sciplat.Cone("0 deg", "90 deg", "3 deg")
@@ -214,6 +216,107 @@ def test_the_report_says_what_became_of_the_left_rows(tmp_path, find, how):
     assert told["matched"] == 30
     assert told["matched"] + told["unmatched"] + told["out_of_coverage"] == 150
     assert 80 <= told["out_of_coverage"] <= 120  # no less than what has nothing within a large cell
+
+
+FIRST_PIXEL, PATCHES = 4 << 16, 70  # of order 8, the first of face 4
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    """Return a function that publishes two catalogs in cells of given orders.
+
+    The right one has rows in every third pixel of order 8. The left one has a row in all of them, of which those in the
+    right one's have a counterpart, and there another one that has none.
+    """
+    pixels = FIRST_PIXEL + np.arange(3 * PATCHES)
+    ra, dec = positions_29(4 * pixels + 3 << 40)  # the lower corner of a pixel's upper quarter: its centre
+    places, north = np.stack([ra, dec], axis=1), np.stack([ra, dec + 0.05], axis=1)
+    left = side_of(np.concatenate([places, north[::3]]))
+    right = side_of(np.repeat(places[::3], 10, axis=0))
+
+    def published(mine, its):
+        folder = tmp_path_factory.mktemp("patches")
+        cells = [[Cell(order, int(cell)) for cell in np.unique(pixels >> 2 * (8 - order))] for order in (mine, its)]
+        return publish_scene(folder, Scene(left, right, 1 / 3600), *cells)
+
+    return published
+
+
+@pytest.mark.parametrize(
+    ("mine", "its", "how"), [(0, 0, "inner"), (0, 7, "left"), (7, 0, "xor"), (6, 6, "anti"), (8, 7, "inner")]
+)
+def test_the_counts_of_the_report_do_not_depend_on_cells(patches, tmp_path, mine, its, how):
+    """The right rows stand in more ranges of the sky than tasks carry of other coverages."""
+    left, right = patches(mine, its)
+    told = left.crossmatch(right, radius=RADIUS, how=how).write(tmp_path / "match").report["completeness"]
+    expected = {"matched": PATCHES, "unmatched": PATCHES, "out_of_coverage": 2 * PATCHES}
+    assert told == {"rows": 4 * PATCHES, **expected}
+
+
+@pytest.mark.parametrize("choices", [{"how": "inner"}, {"how": "left"}, {"find": "mutual"}])
+def test_counts_of_all_rows_are_not_told_of_some(sides, tmp_path, choices):
+    plan = sides[0].crossmatch(sides[1], radius=RADIUS, **choices)
+    some = plan.where("mag < 19").select("mag"), plan.within(CONE), plan.sample(0.5, seed=1)
+    for number, each in enumerate(some):
+        assert "completeness" not in each.write(tmp_path / str(number)).report
+    every = plan.with_columns(twice="2 * mag").select("twice").write(tmp_path / "every")
+    assert every.report["completeness"]["rows"] == len(sides[0])
+
+
+ERRORS = {"ra": {"column": "e_ra", "unit": "arcsec"}, "dec": {"column": "e_dec", "unit": "arcsec"}}
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    """Return two catalogs with position errors that are sparse but for one dense spot."""
+    folder = tmp_path_factory.mktemp("uneven")
+    cells = [Cell(2, index) for index in range(192)]
+    for name, seed in (("left", 1), ("right", 2)):
+        rng = np.random.default_rng(seed)
+        wide, spot = rng.uniform((0, -20), (90, 20), (600, 2)), rng.normal((10, 5), 0.2, (1200, 2))
+        table = left_table(side_of(np.concatenate([wide, spot])))
+        for column in ("e_ra", "e_dec"):
+            table = table.append_column(column, pa.array(np.full(table.num_rows, 20.0)))
+        publish(folder / name, table, cells, errors=ERRORS, id="source_id")
+    return [sciplat.open_catalog(folder / name) for name in ("left", "right")]
+
+
+def test_a_prior_is_estimated_in_the_same_cells_when_a_match_is_repeated(uneven, tmp_path, monkeypatch):
+    """A bundle has copies of a part of the rows, which alone would ask for other cells."""
+    asked = {"n_sigma": 5, "probability": True, "find": "all"}
+    plan = uneven[0].crossmatch(uneven[1], **asked)
+    order = plan.node.matching.density_order
+    assert plan.node.describe()["density_order"] == order
+    assert rebuild(json.loads(json.dumps(plan.node.describe()))).node.matching.density_order == order
+    store = plan.write(tmp_path / "match")
+    other, same = rerun(str(tmp_path / "match"), str(tmp_path / "other"))
+    assert same
+    assert other.store.manifest.digest == store.store.manifest.digest
+    cell = max(plan.cells, key=lambda cell: plan.node.task(cell).run().num_rows)
+    folder = write_replay(str(tmp_path / "match"), f"{cell.order}/{cell.index}", str(tmp_path / "bundle"))
+    monkeypatch.chdir(folder)
+    again = rebuild(json.loads((folder / "plan.json").read_text())).node
+    assert again.matching.density_order == order
+    assert again.task(cell).run().equals(plan.node.task(cell).run())
+    anew = Catalog(again.inner, None).crossmatch(Catalog(again.other, None), **asked)
+    assert anew.node.matching.density_order > order
+
+
+def test_a_match_at_the_epoch_of_both_catalogs_is_repeated(scene, tmp_path):
+    """Nothing moves, so the columns of the motions need not be read."""
+    motion = {name: {"column": name, "unit": "mas/yr"} for name in ("pmra", "pmdec")}
+    catalogs = []
+    for table in (left_table(scene.left), right_table(scene.right)):
+        still = table
+        for column in motion:
+            still = still.append_column(column, pa.array(np.full(table.num_rows, 100.0)))
+        catalogs.append(publish(tmp_path / table.column_names[1], still, motion=motion, epoch="J2016.0"))
+    plan = catalogs[0].crossmatch(catalogs[1], radius=RADIUS, epoch="J2016.0").select("mag_other")
+    store = plan.write(tmp_path / "match")
+    assert rebuild(json.loads(json.dumps(plan.node.describe()))).node.describe() == plan.node.describe()
+    other, same = rerun(str(tmp_path / "match"), str(tmp_path / "other"))
+    assert same
+    assert other.store.manifest.digest == store.store.manifest.digest
 
 
 PILE = 200_000

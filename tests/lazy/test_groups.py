@@ -269,6 +269,11 @@ def test_what_cannot_be_grouped_is_refused(catalogs, tmp_path):
     for wrong in (None, "stars.parquet", scene()):
         with pytest.raises(ArgumentError, match="two or more catalogs"):
             sciplat.crossmatch_many([catalogs[0], wrong], radius="1 arcsec")
+    some = (each for each in catalogs)
+    for wrong, found in ((some, "generator"), (None, "NoneType"), (catalogs[0], "Catalog"), ({}, "dict"), ([], "list")):
+        with pytest.raises(ArgumentError, match=f"(?s)a list of two or more catalogs.*{found}"):
+            sciplat.crossmatch_many(wrong, radius="1 arcsec")
+    assert len(list(some)) == len(catalogs)  # nothing of it is used up
     with pytest.raises(ArgumentError, match="has a column 'group_id' already"):
         catalogs[0].groups(radius="1 arcsec").groups(radius="2 arcsec")
     galactic = publish(tmp_path / "galactic", others(300), frame="galactic")

@@ -191,25 +191,25 @@ def test_motions_that_are_computed_are_refused(still, tmp_path):
             assert sides[0].crossmatch(sides[1], radius="1 arcsec", motion=False).count() == 48
 
 
-@pytest.mark.parametrize(("radius", "fits"), [("9 deg", True), ("9.8 deg", False)])
-def test_a_reach_beyond_ten_degrees_is_refused(still, tmp_path, radius, fits):
-    half = 0.5 * 3.6e6 / YEARS  # mas/yr: half a degree
-    stars = moving(tmp_path / "stars", one_in_each_cell(pmra=but_one(half, 0.0)))
+@pytest.mark.parametrize(("radius", "fits"), [("9 deg", True), ("10 deg", False)])
+def test_a_reach_beyond_eleven_degrees_is_refused(still, tmp_path, radius, fits):
+    far = 1.2 * 3.6e6 / YEARS  # mas/yr: 1.2 degrees
+    stars = moving(tmp_path / "stars", one_in_each_cell(pmra=but_one(far, 0.0)))
     for left, right in ((stars, still), (still, stars)):
         plan = left.crossmatch(right, radius=radius)
         if fits:
             assert plan.explain().cells == 48
             continue
-        with pytest.raises(ArgumentError, match=r"(?s)farther than 10 deg.*10\.3 deg, of which 0\.5 deg by motions"):
+        with pytest.raises(ArgumentError, match=r"(?s)farther than 11 deg.*11\.2 deg, of which 1\.2 deg by motions"):
             plan.explain()
 
 
-def test_errors_beyond_ten_degrees_need_a_radius(tmp_path):
+def test_errors_that_reach_too_far_need_a_radius(tmp_path):
     left, right = (
         publish(tmp_path / str(size), one_in_each_cell(e_ra=[size] * 48, e_dec=[size] * 48), QUARTERS, errors=ERRORS)
         for size in (1.0, 4 * 3600.0)
     )
-    with pytest.raises(ArgumentError, match=r"(?s)farther than 10 deg.*20 deg.*radius="):
+    with pytest.raises(ArgumentError, match=r"(?s)farther than 11 deg.*20 deg.*radius="):
         left.crossmatch(right, n_sigma=5).explain()
     assert left.crossmatch(right, n_sigma=5, radius="1 arcmin").count() == 48
 
