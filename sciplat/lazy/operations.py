@@ -284,10 +284,11 @@ class Operations:
             False leaves all rows where they stand.
         n_sigma : float, optional
             Rows farther apart than so many combined standard deviations of their positions are no match; both
-            catalogs must know their errors. "nearest" still means the smallest angle.
+            catalogs must know their errors, to which those of motions do not add. "nearest" is by angle all the same.
         probability : bool
             Add the probability that a pair is one source, and that the left row has no counterpart (Budavari and
-            Szalay 2008), with densities and the fraction of counterparts estimated from the catalogs themselves.
+            Szalay 2008), with densities and the fraction of counterparts estimated from the catalogs themselves:
+            from all candidates within 5 standard deviations, whatever the radius.
         suffix : str
             Of the right columns whose names are taken.
 

@@ -56,8 +56,9 @@ def turned(ra: ArrayLike, dec: ArrayLike, from_frame: str, to_frame: str) -> tup
 def unit_vectors(ra: ArrayLike, dec: ArrayLike) -> FloatArray:
     """Return the unit vectors, shape (..., 3), of positions in degrees."""
     lon, lat = np.radians(ra), np.radians(dec)
-    cos_lat = np.cos(lat)
-    return np.stack([cos_lat * np.cos(lon), cos_lat * np.sin(lon), np.sin(lat)], axis=-1)
+    with np.errstate(invalid="ignore"):  # other writers may have infinite positions, which lie nowhere
+        cos_lat = np.cos(lat)
+        return np.stack([cos_lat * np.cos(lon), cos_lat * np.sin(lon), np.sin(lat)], axis=-1)
 
 
 def ra_dec(vectors: ArrayLike) -> tuple[FloatArray, FloatArray]:

@@ -184,9 +184,19 @@ def grouped_schema(own: pa.Schema) -> pa.Schema:
 
 
 def find_groups(index: Indices, ra: Floats, dec: Floats, linking: Linking) -> Groups:
-    """Return the groups of rows that are sorted along the sky; all shapes are (n,)."""
+    """Return the groups of rows that are sorted along the sky; all shapes are (n,).
+
+    Rows without a position, which other writers may have, are groups of their own.
+    """
     from sciplat.kernels.groups import group_scratch, link_rows, measure_groups  # numba
 
+    placed = np.isfinite(ra) & (np.abs(dec) <= 90)
+    if not placed.all():
+        rows = np.flatnonzero(placed)
+        found = find_groups(index[rows], ra[rows], dec[rows], linking)
+        first, size, square = np.arange(len(index)), np.ones(len(index), np.int64), np.zeros(len(index))
+        first[rows], size[rows], square[rows] = rows[found.first], found.size, found.square
+        return Groups(index, ra, dec, first, size, square)
     first, size = np.empty(len(index), np.int64), np.empty(len(index), np.int64)
     square = np.empty(len(index))
     vectors, boxes, pairs = group_scratch(len(index))

@@ -1,5 +1,6 @@
 """Angles between positions against geometry, 50 digits, symmetries, edges, and interpreted."""
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -72,6 +73,26 @@ def test_both_orders_and_mirrors_give_the_same_bits(positions):
     assert separation.square(its_ra, its_dec, ra, dec) == squared
     assert separation.square(ra, -dec, its_ra, -its_dec) == squared
     assert separation.square(-ra, dec, -its_ra, its_dec) == squared
+
+
+def precise_square(ra, dec, its_ra, its_dec):
+    """Return sin^2(d/2) of positions just as the doubles have them, to 50 digits."""
+    with mpmath.workdps(50):
+        lon, lat, its_lon, its_lat = (mpmath.radians(mpmath.mpf(value)) for value in (ra, dec, its_ra, its_dec))
+        across = mpmath.cos(lat) * mpmath.cos(its_lat) * mpmath.sin((its_lon - lon) / 2) ** 2
+        return mpmath.sin((its_lat - lat) / 2) ** 2 + across
+
+
+@pytest.mark.parametrize("pole", [90, -90])
+def test_near_the_poles_squares_keep_all_their_digits(pole):
+    rng = np.random.default_rng(4)
+    for exponent in np.linspace(-12, 1, 300):
+        ra, its_ra = rng.uniform(0, 360, 2).tolist()
+        dec, its_dec = (np.sign(pole) * (90 - 10**exponent * rng.uniform(0, 1, 2))).tolist()
+        exact = precise_square(ra, dec, its_ra, its_dec)
+        assert abs(separation.square(ra, dec, its_ra, its_dec) - exact) <= 1e-14 * exact
+        exact = precise_square(ra, dec, its_ra, float(pole))
+        assert abs(separation.square(ra, dec, its_ra, float(pole)) - exact) <= 1e-14 * exact
 
 
 def test_right_ascensions_may_lie_anywhere():

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sciplat
+from sciplat.sky.cell import healpix_29, split_cells
+from sciplat.sky.frame import turned
 from tests import reference
 from tests.match_scene import check_numbers, left_table, matched_rows, publish, right_table
 from tests.sky_scene import WHOLE_SKY
@@ -229,3 +231,144 @@ def test_motion_is_known_after_a_filter_and_lost_with_its_columns(barnard):
     cone = sciplat.Cone("269.454 deg", "4.668 deg", "1 arcmin")  # of 1991: it has left it since
     assert hip.within(cone).crossmatch(gaia, radius="0.5 arcsec").count() == 1
     assert "motion_missing" not in hip.select("mag").crossmatch(gaia, radius="0.5 arcsec").columns
+
+
+def round_table(ra, dec, east, north=None):
+    """Return stars in the order of the sky, with errors in mas."""
+    index = healpix_29(ra, dec)
+    errors = {"e_ra": east, "e_dec": (east if north is None else north) / 1000}
+    table = pa.table({"_healpix_29": index, "star": np.arange(len(ra)), "ra": ra, "dec": dec, **errors})
+    return table.take(pa.array(np.argsort(index, kind="stable")))
+
+
+def publish_round(folder, table, rows_per_cell=10**6, frame="icrs"):
+    cells = [cell for cell, _, _ in split_cells(table["_healpix_29"].to_numpy(), rows_per_cell)]
+    return publish(folder, table, cells, errors=ERRORS, frame=frame)
+
+
+def test_needles_of_another_frame_find_their_counterparts(tmp_path):
+    """Galactic rows that scatter by 100 mas in longitude and 1 mas in latitude, up to both galactic poles."""
+    rng = np.random.default_rng(3)
+    count = 2000
+    lon, lat = rng.uniform(0, 360, count), np.degrees(np.arcsin(rng.uniform(-1, 1, count)))
+    lat[:20] = [89.99, -89.99] * 10
+    ones, long = np.ones(count), np.full(count, 100.0)
+    east, north = rng.normal(0, 100 * MAS, count), rng.normal(0, MAS, count)
+    its = publish_round(
+        tmp_path / "its", round_table(lon + east / np.cos(np.radians(lat)), lat + north, long, ones), 300, "galactic"
+    )
+    galactic = publish_round(tmp_path / "galactic", round_table(lon, lat, ones), frame="galactic")
+    icrs = publish_round(tmp_path / "icrs", round_table(*turned(lon, lat, "galactic", "icrs"), ones), 300)
+    found = []
+    for mine in (galactic, icrs):
+        rows = mine.crossmatch(its, n_sigma=5, find="all").compute()
+        assert rows["star"].equals(rows["star_other"])
+        found.append(rows.sort_by("star"))
+    assert found[0]["star"].to_pylist() == list(range(count))
+    assert found[1]["star"].equals(found[0]["star"])
+    assert found[1]["sigma"].to_numpy() == pytest.approx(found[0]["sigma"].to_numpy(), abs=1e-4)
+    assert np.median(found[1]["sigma"].to_numpy()) == pytest.approx(1.1, abs=0.15)
+
+
+def test_large_errors_in_one_place_of_another_frame_are_found_for_any_cells(tmp_path):
+    rng = np.random.default_rng(3)
+    count = 2500
+    ra, dec = rng.uniform(150, 154, count), rng.uniform(20, 24, count)
+    lon, lat = turned(ra, dec, "icrs", "galactic")
+    large = (np.abs(ra - 152) < 0.4) & (np.abs(dec - 22) < 0.4)
+    right = round_table(lon, lat + np.where(large, 0.7, 0), np.where(large, 0.2 / MAS, 1.0))
+    left = round_table(ra, dec, np.ones(count))
+    results = []
+    for name, mine, its in (("whole", 10**6, 10**6), ("cut", 300, 40)):
+        sides = publish_round(tmp_path / f"left-{name}", left, mine), publish_round(
+            tmp_path / f"right-{name}", right, its, "galactic"
+        )
+        results.append(sides[0].crossmatch(sides[1], n_sigma=5, find="all").compute())
+    assert len(sides[1].cells) > 80
+    assert results[1].equals(results[0])
+    same = results[0]["star"].to_numpy() == results[0]["star_other"].to_numpy()
+    assert same.sum() == count
+    assert results[0].num_rows > 20 * large.sum()
+
+
+COUNTERPARTS = 0.7
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """Return two sides and how many left rows have a counterpart, 70 %: among twice as many other candidates."""
+    rng = np.random.default_rng(21)
+    count, error = 8000, 1000.0
+    width = np.sqrt(count * 2 / 0.03) * error * MAS  # degrees
+    ra, dec = 100 + rng.uniform(0, width, count), rng.uniform(-width / 2, width / 2, count)
+    has = rng.random(count) < COUNTERPARTS
+    its = np.stack([100 + rng.uniform(0, width, count), rng.uniform(-width / 2, width / 2, count)])
+    scatter = rng.normal(0, np.sqrt(2) * error * MAS, (2, count))
+    its = np.where(has, np.stack([ra, dec]) + scatter, its)
+    folder, errors = tmp_path_factory.mktemp("crowded"), np.full(count, error)
+    left, right = round_table(ra, dec, errors), round_table(*its, errors)
+    return publish_round(folder / "left", left, 2000), publish_round(folder / "right", right, 1500), int(has.sum())
+
+
+CUTS = [{"n_sigma": 1}, {"n_sigma": 2}, {"n_sigma": 5}, {"radius": "2.5 arcsec"}, {"n_sigma": 3, "radius": "2 arcsec"}]
+
+
+@pytest.fixture(scope="module")
+def cut_rows(crowded):
+    mine, its, _ = crowded
+    given = {"probability": True, "find": "all", "how": "left"}
+    return [mine.crossmatch(its, **given, **cut).compute() for cut in CUTS]
+
+
+def columns_of(rows, *names):
+    return zip(*(rows[name].to_pylist() for name in names), strict=True)
+
+
+def test_a_pair_is_as_probable_whatever_the_cut(cut_rows):
+    names = "star", "star_other", "sigma", "match_probability", "no_match_probability"
+    widest = {(mine, its): numbers for mine, its, *numbers in columns_of(cut_rows[2], *names) if its is not None}
+    for rows in cut_rows:
+        pairs = [row for row in columns_of(rows, *names) if row[1] is not None]
+        assert len(pairs) > 2000
+        assert all(widest[mine, its] == numbers for mine, its, *numbers in pairs)
+    assert len(set(map(len, cut_rows))) == len(CUTS)
+
+
+def test_the_number_of_counterparts_is_known_whatever_the_cut(crowded, cut_rows):
+    true = crowded[2]
+    sums = [
+        sum(1 - none for none in dict(columns_of(rows, "star", "no_match_probability")).values()) for rows in cut_rows
+    ]
+    assert sums == pytest.approx([sums[0]] * len(CUTS), rel=1e-12)
+    assert sums[0] == pytest.approx(true, rel=0.04)
+
+
+def test_more_sigmas_list_farther_pairs(crowded, cut_rows):
+    mine, its, _ = crowded
+    far = mine.crossmatch(its, n_sigma=8, probability=True, find="all", how="left").compute()
+    assert 7.9 < max(value or 0 for value in far["sigma"].to_pylist()) <= 8
+    names = "star", "star_other", "match_probability", "no_match_probability"
+    told = {(one, other): numbers for one, other, *numbers in columns_of(far, *names)}
+    matched = [row for row in columns_of(cut_rows[2], *names) if row[1] is not None]
+    assert len(matched) < 0.6 * len(told)
+    assert all(told[one, other] == pytest.approx(numbers, abs=1e-3) for one, other, *numbers in matched)
+
+
+def test_rows_without_candidates_surely_have_no_counterpart(crowded, tmp_path):
+    """Left rows of a wider area than the right ones: with `how="left"` each has its probability."""
+    mine, its, _ = crowded
+    rng = np.random.default_rng(1)
+    away = round_table(rng.uniform(99, 99.5, 50), rng.uniform(-1, 1, 50), np.full(50, 1000.0))
+    alone = publish_round(tmp_path / "alone", away)
+    for side in (mine, alone):
+        rows = side.crossmatch(its, n_sigma=5, probability=True, find="all", how="left").compute()
+        assert rows["no_match_probability"].null_count == 0
+        no_match = dict(columns_of(rows, "star", "no_match_probability"))
+        total, is_matched = dict(no_match), dict.fromkeys(no_match, False)
+        for star, match in columns_of(rows, "star", "match_probability"):
+            total[star] += match or 0.0
+            is_matched[star] |= match is not None
+        lonely = [star for star, found in is_matched.items() if not found]
+        assert {no_match[star] for star in lonely} == {1.0}
+        assert list(total.values()) == pytest.approx([1.0] * len(side), abs=1e-12)
+        assert len(lonely) == 50 or 0 < len(lonely) < 2000

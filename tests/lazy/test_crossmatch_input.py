@@ -210,7 +210,7 @@ def test_a_filter_limits_how_far_rows_may_move(sides, scene, tmp_path, column):
         assert rows.equals(plans[1][0].crossmatch(plans[1][1], radius="1 arcsec", epoch="J2016.0").compute())
 
 
-@pytest.mark.parametrize(("bad", "column"), [(1e30, "e_ra"), (np.inf, "e_ra"), (np.inf, "e_dec"), (-1.0, "e_dec")])
+@pytest.mark.parametrize(("bad", "column"), [(1e30, "e_ra"), (np.inf, "e_ra"), (np.inf, "e_dec")])
 def test_filters_leave_out_errors_that_are_refused(scene, tmp_path, bad, column):
     """With bounds of one's own for errors that are much too large, and as the message says for others."""
     good = uncertain(tmp_path / "good", left_table(scene.left))

@@ -3,10 +3,12 @@ import re
 import numpy as np
 import pyarrow as pa
 import pytest
+from astropy.coordinates import FK5, ICRS, CartesianRepresentation, Galactic
 
 from sciplat.errors import ArgumentError
+from sciplat.sky.frame import turned
 from sciplat.sky.motion import Errors, errors_properties
-from sciplat.steps.errors import ErrorColumns, covariances, error_columns
+from sciplat.steps.errors import ErrorColumns, covariances, error_columns, turned_covariances
 from sciplat.steps.evaluate import evaluate
 from sciplat.steps.parse import parse_expression
 
@@ -87,3 +89,59 @@ def test_the_hint_leaves_out_just_the_wrong_rows():
     condition = re.fullmatch(r"leave such rows out: \.where\('(.*)'\)", refused.value.hint)[1]
     kept = table.filter(evaluate(parse_expression(condition), table))
     assert len(covariances(kept, columns, "it")) == 2
+
+
+FRAMES = [("galactic", "icrs"), ("icrs", "galactic"), ("fk5:J1975", "icrs"), ("fk5", "galactic")]
+NEAR_POLE = 90 - 1e-6
+PLACES = [(10.0, 0.0), (123.0, 45.0), (300.0, -62.0), (0.0, 27.1)]
+PLACES += [(lon, dec) for lon in (20.0, 200.0) for dec in (NEAR_POLE, -NEAR_POLE, 89.9, -89.9)]
+
+
+def astropy_frame(name):
+    frames = {"icrs": ICRS(), "galactic": Galactic(), "fk5": FK5(), "fk5:J1975": FK5(equinox="J1975")}
+    return frames[name]
+
+
+def there_and_back(places, frame, to):
+    """Return places of one frame, and those that have these places in the other one."""
+    places = np.array(places)
+    back = np.transpose(turned(*places.T, to, frame))
+    return np.concatenate([places, back])
+
+
+def east_and_north(places):
+    """Return unit vectors towards east and north, shape (n, 2, 3)."""
+    lon, lat = np.radians(places).T
+    east = np.stack([-np.sin(lon), np.cos(lon), 0 * lon], axis=1)
+    north = np.stack([-np.sin(lat) * np.cos(lon), -np.sin(lat) * np.sin(lon), np.cos(lat)], axis=1)
+    return np.stack([east, north], axis=1)
+
+
+def turned_axes(places, there, frame, to):
+    """Return the parts of east and north of one frame along those of another one, turned by astropy; (n, 2, 2)."""
+    axes = CartesianRepresentation(np.moveaxis(east_and_north(places), 2, 0))
+    same = astropy_frame(frame).realize_frame(axes).transform_to(astropy_frame(to)).cartesian.xyz.value
+    return east_and_north(there) @ np.moveaxis(same, 0, 1)
+
+
+@pytest.mark.parametrize(("frame", "to"), FRAMES)
+def test_covariances_turn_with_the_axes_of_the_frames(frame, to):
+    places = there_and_back(PLACES, frame, to)
+    there = np.transpose(turned(*places.T, frame, to))
+    rng = np.random.default_rng(3)
+    east, north = 10.0 ** rng.uniform(-2, 0, (2, len(places)))
+    corr = rng.uniform(-0.95, 0.95, len(places))
+    cov = np.stack([east**2, corr * east * north, north**2], axis=1)
+    found = turned_covariances(cov, *there.T, frame, to)
+    axes = turned_axes(places, there, frame, to)
+    expected = axes @ np.moveaxis(np.array([cov[:, :2].T, cov[:, 1:].T]), 2, 0) @ axes.swapaxes(1, 2)
+    scale = (east**2 + north**2)[:, np.newaxis]
+    assert found / scale == pytest.approx(expected[:, [0, 0, 1], [0, 1, 1]] / scale, abs=1e-6)
+
+
+def test_round_errors_stay_round_and_a_frame_turns_nothing_against_itself():
+    ra, dec = np.transpose([*PLACES, (0, 90), (50, -90)])
+    cov = np.tile([4.0, 0.0, 4.0], (len(ra), 1))
+    assert turned_covariances(cov, ra, dec, "galactic", "icrs") == pytest.approx(cov, abs=1e-14)
+    cov = np.tile([4.0, 0.5, 1.0], (len(ra), 1))
+    assert turned_covariances(cov, ra, dec, "icrs", "icrs") == pytest.approx(cov, abs=1e-14)
