@@ -22,6 +22,7 @@ import math
 import numpy as np
 
 from sciplat.kernels._jit import kernel
+from sciplat.kernels.separation import signed
 
 
 @kernel
@@ -65,10 +66,14 @@ def normalised_separations(i, j, left_ra, left_dec, left_cov, right_ra, right_de
 @kernel
 def _offset_and_turn(left_ra, left_dec, right_ra, right_dec):
     """Return the offset from left to right in the middle (east, north), and cosine and sine of g / 2; see above."""
-    difference = right_ra - left_ra
+    difference = signed(right_ra) - signed(left_ra)  # each by itself: of their difference the last digits would be lost
     b = math.radians(0.5 * (difference - 360.0 * np.rint(difference / 360.0)))
     a, m = math.radians(0.5 * (right_dec - left_dec)), math.radians(0.5 * (right_dec + left_dec))
-    east, north = math.sin(b) * math.cos(m), math.cos(b) * math.sin(a)
+    if left_dec * right_dec > 0.0:  # from the pole, for the same reason
+        cos_m = math.sin(math.radians(0.5 * ((90.0 - abs(left_dec)) + (90.0 - abs(right_dec)))))
+    else:
+        cos_m = math.cos(m)
+    east, north = math.sin(b) * cos_m, math.cos(b) * math.sin(a)
     cos, sin = math.cos(b) * math.cos(a), math.sin(b) * math.sin(m)
     near, far = math.sqrt(east * east + north * north), math.sqrt(cos * cos + sin * sin)
     stretch = math.degrees(2.0 * math.atan2(near, far)) / near if near > 0.0 else 0.0

@@ -16,24 +16,26 @@ _SMALL = 0.02  # radians: up to here four terms of the series of the sine are ex
 def square(ra, dec, other_ra, other_dec):
     """Return sin^2(d/2) of two positions in degrees; the same bits for both orders.
 
-    With the declination between both, every term is positive and only one more sine is needed.
+    It is sin^2(along) + sin^2(across) (cos^2(between) - sin^2(along)), with half the differences in declination and in
+    right ascension, and the declination between both; at a pole the second term is exactly 0.
     """
     turn = ra - other_ra
     if turn > 180 or turn < -180:  # each by itself: of their difference the last digits would be lost
-        turn = _signed(ra) - _signed(other_ra)
+        turn = signed(ra) - signed(other_ra)
         turn -= 360 * math.floor(turn / 360 + 0.5)
     across = _sine_of_half(turn * RADIANS)
     along = _sine_of_half((dec - other_dec) * RADIANS)
     if dec * other_dec > 0:  # from the pole, whose cosine would lose its last digits
-        between = math.sin(((90 - abs(dec)) + (90 - abs(other_dec))) * (0.5 * RADIANS))
+        between = _sine_of_half(((90 - abs(dec)) + (90 - abs(other_dec))) * RADIANS)
     else:
         between = math.cos((dec + other_dec) * (0.5 * RADIANS))
-    across *= across
-    return along * along * (1 - across) + between * between * across
+    along *= along
+    return along + across * across * (between * between - along)
 
 
 @kernel
-def _signed(ra):
+def signed(ra):
+    """Return a right ascension as -180 to 180 degrees."""
     return ra - 360 * math.floor(ra / 360 + 0.5)
 
 

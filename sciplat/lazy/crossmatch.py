@@ -37,7 +37,7 @@ _SIGMA_BYTES = 32  # more where errors count: standard deviations, a density, th
 _CELL_RADIUS = 65.0  # degrees: no cell of order k reaches farther from its centre than this / 2**k
 _RASTER = 4  # orders: a cell of another frame is taken for 256 small ones
 _LEAST_REACH, _FARTHEST = 1e-9, 11.0  # degrees: the largest radius, and some motion
-_REMEMBERED = 64  # cells whose surroundings are known: many small ones share the cell in which a prior is estimated
+_REMEMBERED = 2048  # cells whose surroundings are known: many small ones share the cell in which a prior is estimated
 _LEFT_ROWS = ("inner", "left", "anti")  # hows whose rows are rows of the left catalog
 
 

@@ -160,6 +160,7 @@ def placed(table: pa.Table, side: Side, frame: str) -> Placed:
         here, missing = (there.ra, there.dec), there.missing
     # other writers may have rows without a position, which match nothing
     rows = np.flatnonzero(np.isfinite(here[0]) & (np.abs(here[1]) <= 90))
+    cov = None if side.errors is None else covariances(table, side.errors, side.name)[rows]
     at = index
     if len(rows) < len(index):
         at, here = index[rows], (here[0][rows], here[1][rows])
@@ -167,14 +168,14 @@ def placed(table: pa.Table, side: Side, frame: str) -> Placed:
         from sciplat.sky.frame import turned
 
         ra, dec, index = _in_frame(ra, dec, index, side.frame, frame)
-        here = turned(*here, side.frame, frame)
+        own_ra, here = here[0], turned(*here, side.frame, frame)
+        if cov is not None:
+            cov = turned_covariances(cov, own_ra, *here, side.frame, frame)
     if side.moving is not None or side.frame != frame:
         at = healpix_29(*here)
         order = stable_order(at)
         rows, at, here = rows[order], at[order], (here[0][order], here[1][order])
-    cov = None if side.errors is None else covariances(table, side.errors, side.name)[rows]
-    if cov is not None and side.frame != frame:
-        cov = turned_covariances(cov, *here, side.frame, frame)
+        cov = None if cov is None else cov[order]
     return Placed(Points(at, *here, rows), index, ra, dec, missing, cov)
 
 

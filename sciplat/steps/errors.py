@@ -92,27 +92,26 @@ def covariances(table: pa.Table, columns: ErrorColumns, what: str) -> Floats:
     return cov
 
 
-def turned_covariances(cov: Floats, ra: Floats, dec: Floats, frame: str, to: str) -> Floats:
+def turned_covariances(cov: Floats, own_ra: Floats, ra: Floats, dec: Floats, frame: str, to: str) -> Floats:
     """Return covariances along right ascension and declination of one frame along those of another.
 
     Parameters
     ----------
     cov : ndarray of float64, shape (n, 3)
         As `covariances` returns them.
+    own_ra : ndarray of float64, shape (n,)
+        Degrees, in the first frame.
     ra, dec : ndarray of float64, shape (n,)
-        Degrees, in the other frame.
+        Degrees, in the other one.
     frame, to : str
     """
-    from sciplat.sky.frame import rotation
+    from sciplat.sky.frame import rotated, rotation
 
-    # the way to the first frame's pole, in east and north of the other one
-    x, y, z = rotation(frame, to)[:, 2]
-    lon, lat = np.radians(ra), np.radians(dec)
-    east = y * np.cos(lon) - x * np.sin(lon)
-    north = z * np.cos(lat) - np.sin(lat) * (x * np.cos(lon) + y * np.sin(lon))
-    length = np.hypot(east, north)
-    at_pole = length == 0
-    sin, cos = (np.where(at_pole, pole, side / np.where(at_pole, 1, length)) for pole, side in ((0, east), (1, north)))
+    # the first frame's east, along east and north of the other one
+    own, lon, lat = np.radians(own_ra), np.radians(ra), np.radians(dec)
+    x, y, z = rotated(np.stack([-np.sin(own), np.cos(own), np.zeros_like(own)], axis=1), rotation(frame, to)).T
+    cos = y * np.cos(lon) - x * np.sin(lon)
+    sin = np.sin(lat) * (x * np.cos(lon) + y * np.sin(lon)) - z * np.cos(lat)
     xx, xy, yy = cov.T
     return np.stack(
         [

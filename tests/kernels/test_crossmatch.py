@@ -146,7 +146,7 @@ def test_compiled_equals_interpreted(interpret):
     rng = np.random.default_rng(9)
     left, right = (side_of(moved(rng, np.array([[90.0, 41.8]] * n), width)) for n, width in ((40, 2.0), (150, 1.5)))
     compiled = nearest(left, right, 1.0, 3), within(left, right, 1.0, 7000)
-    interpret(crossmatch, healpix, separation)
+    interpret(cells, crossmatch, healpix, separation)
     interpreted = nearest(left, right, 1.0, 3), within(left, right, 1.0, 7000)
     for (end, pairs), (same_end, same) in zip(compiled, interpreted, strict=True):
         assert len(pairs) >= 100

@@ -132,7 +132,7 @@ def test_covariances_turn_with_the_axes_of_the_frames(frame, to):
     east, north = 10.0 ** rng.uniform(-2, 0, (2, len(places)))
     corr = rng.uniform(-0.95, 0.95, len(places))
     cov = np.stack([east**2, corr * east * north, north**2], axis=1)
-    found = turned_covariances(cov, *there.T, frame, to)
+    found = turned_covariances(cov, places[:, 0], *there.T, frame, to)
     axes = turned_axes(places, there, frame, to)
     expected = axes @ np.moveaxis(np.array([cov[:, :2].T, cov[:, 1:].T]), 2, 0) @ axes.swapaxes(1, 2)
     scale = (east**2 + north**2)[:, np.newaxis]
@@ -142,6 +142,7 @@ def test_covariances_turn_with_the_axes_of_the_frames(frame, to):
 def test_round_errors_stay_round_and_a_frame_turns_nothing_against_itself():
     ra, dec = np.transpose([*PLACES, (0, 90), (50, -90)])
     cov = np.tile([4.0, 0.0, 4.0], (len(ra), 1))
-    assert turned_covariances(cov, ra, dec, "galactic", "icrs") == pytest.approx(cov, abs=1e-14)
+    there = turned(ra, dec, "galactic", "icrs")
+    assert turned_covariances(cov, ra, *there, "galactic", "icrs") == pytest.approx(cov, abs=1e-14)
     cov = np.tile([4.0, 0.5, 1.0], (len(ra), 1))
-    assert turned_covariances(cov, ra, dec, "icrs", "icrs") == pytest.approx(cov, abs=1e-14)
+    assert turned_covariances(cov, ra, ra, dec, "icrs", "icrs") == pytest.approx(cov, abs=1e-14)
