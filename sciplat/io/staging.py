@@ -162,7 +162,8 @@ class Staging:
         cells = [[each.cell.order, each.cell.index, each.rows, each.seconds] for each in records]
         reports = {str(place): _to_json(each.report) for place, each in enumerate(records) if each.rows}
         tallies = {str(place): each.tally for place, each in enumerate(records) if each.tally}
-        body = {"sha256": _digest(cells, reports, tallies), "cells": cells, "reports": reports, "tallies": tallies}
+        body = {"sha256": _digest(cells, reports, tallies), "cells": cells, "reports": reports}
+        body |= {"tallies": tallies} if tallies else {}
         data = json.dumps(body).encode()
         # a record is never replaced: whoever reads it looks for the files that it names
         if not name or not self.storage.create(f"{self.folder}/done-{name}.json", data):
