@@ -168,8 +168,8 @@ def test_a_function_without_a_module_is_named(folder, monkeypatch):
 
 def test_unknown_operations_and_regions_are_refused(folder):
     record = sciplat.open_catalog(folder / "stars").within(REGIONS["cone"]).node.describe()
-    with pytest.raises(PlanChanged, match="no operation 'crossmatch'"):
-        rebuild(record | {"op": "crossmatch"})
+    with pytest.raises(PlanChanged, match="no operation 'blend'"):
+        rebuild(record | {"op": "blend"})
     with pytest.raises(PlanChanged, match="a region of survey:Ring"):
         rebuild(record | {"region": {"shape": "survey:Ring", "arguments": "00"}})
 
