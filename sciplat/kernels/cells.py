@@ -13,7 +13,10 @@ from sciplat.kernels._jit import kernel
 from sciplat.kernels.healpix import PARTS, join_index, split_index, unfold
 
 # Degrees: two places are nowhere nearer on the sky than this times their distance along x or y in the plane, in widths
-# of a face. See sky/surroundings.py.
+# of a face; so a cell of order k is nowhere narrower, from edge to opposite edge, than this / 2**k. Cells are unit
+# squares of a plane (Calabretta and Roukema 2007, MNRAS 381, 865) whose edges are pi/2 / 2**k apart along x + y and
+# x - y. On the sky these grow fastest at the poles, along the meridians 0, 90, 180 and 270 degrees: by
+# sqrt(3/2 + 3 pi**2 / 8) for each radian. The quotient is 0.68877 rad, 0.673 of the square root of the cell's area.
 NARROWEST = 39.46
 _SIZE = 1 << 29  # order-29 cells along a face
 STEP = NARROWEST / _SIZE

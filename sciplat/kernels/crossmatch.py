@@ -131,8 +131,8 @@ def nearest(
                     first, last, count = _slice(left_dec[i], around, dec, following, cells, count)
                     continue
                 if _may_hold(shift, first, left_ra[i], left_dec[i], ra, dec, limit):
-                    near = near_quarter(left_index[i], shift, cells[count, 2], cells[count, 3])
-                    count = cut_cell(index, box, cells, count, near)
+                    quarter = near_quarter(left_index[i], shift, cells[count, 2], cells[count, 3])
+                    count = cut_cell(index, box, cells, count, quarter)
                 first = last
                 continue
             # all that is no farther than this lies in the box

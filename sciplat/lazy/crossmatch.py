@@ -1,10 +1,10 @@
 """The plan node that matches two catalogs by the places of their rows on the sky."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from sciplat.lazy.reach import Far, far_errors, far_moves
 from sciplat.lazy.where import WithColumns
 from sciplat.sky.align import added_cells, common_ranges
 from sciplat.sky.cell import MAX_ORDER, Cell, cell_ranges, healpix_29, positions_29
-from sciplat.sky.coverage import Coverage, Ranges
+from sciplat.sky.coverage import CELL_RADIUS, Coverage, Ranges
 from sciplat.sky.region import Cone
 from sciplat.sky.surroundings import surroundings
 from sciplat.steps.crossmatch import SURE, How, Matching
@@ -34,7 +34,6 @@ from sciplat.tasks.task import Task
 _POINT_BYTES = 90  # of a row while it is matched: index, position, rank, run, its place in the table of cells
 _PAIR_BYTES = 64  # of a pair: two rows and a distance, listed, sorted and taken
 _SIGMA_BYTES = 32  # more where errors count: standard deviations, a density, the order by distance
-_CELL_RADIUS = 65.0  # degrees: no cell of order k reaches farther from its centre than this / 2**k
 _RASTER = 4  # orders: a cell of another frame is taken for 256 small ones
 _LEAST_REACH, _FARTHEST = 1e-9, 11.0  # degrees: the largest radius, and some motion
 _REMEMBERED = 2048  # cells whose surroundings are known: many small ones share the cell in which a prior is estimated
@@ -42,6 +41,7 @@ _LEFT_ROWS = ("inner", "left", "anti")  # hows whose rows are rows of the left c
 
 
 Both = tuple[Coverage, Coverage]  # one for each catalog, in its frame
+Known = TypeVar("Known")
 
 
 @dataclass(frozen=True)
@@ -182,20 +182,19 @@ class Crossmatch(OverOne):
 
     def _around(self, home: Cell) -> tuple[Coverage | None, Coverage]:
         """Return where left rows around a cell count, None if they do not, and right ones, in their own frame."""
-        if home not in self._known:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            reach, wide = self._reach(home), 2 if self.how in BOTH_SIDES else 1
-            left = None
-            if self.matching.find == "mutual" or self.how in BOTH_SIDES:
-                left = surroundings(home, reach * (2 if self.matching.find == "mutual" else 1))
-            right = self._turned(home, wide * reach) if self._is_turned else surroundings(home, wide * reach)
-            self._known[home] = left, right
-        return self._known[home]
+        return _remembered(self._known, home, self._look_around)
 
     @cached_property
     def _known(self) -> dict[Cell, tuple[Coverage | None, Coverage]]:
         return {}
+
+    def _look_around(self, home: Cell) -> tuple[Coverage | None, Coverage]:
+        reach, wide = self._reach(home), 2 if self.how in BOTH_SIDES else 1
+        left = None
+        if self.matching.find == "mutual" or self.how in BOTH_SIDES:
+            left = surroundings(home, reach * (2 if self.matching.find == "mutual" else 1))
+        right = self._turned(home, wide * reach) if self._is_turned else surroundings(home, wide * reach)
+        return left, right
 
     @property
     def _is_turned(self) -> bool:
@@ -208,7 +207,7 @@ class Crossmatch(OverOne):
         frames = self.matching.left.frame, self.matching.right.frame
         centre = positions_29(np.array([cell.start + 3 * (cell.stop - cell.start) // 4]))
         ra, dec = (float(value[0]) for value in turned(*centre, *(frames[::-1] if back else frames)))
-        radius = min(_CELL_RADIUS / 2**cell.order + reach, 180.0)
+        radius = min(CELL_RADIUS / 2**cell.order + reach, 180.0)
         return Cone(f"{ra!r} deg", f"{dec!r} deg", f"{radius!r} deg").cover()
 
     @cached_property
@@ -264,12 +263,7 @@ class Crossmatch(OverOne):
 
     def cost(self, cell: Cell) -> Cost:
         """Return the cost of reading both sides and of holding all pairs."""
-        home = self._home(cell)
-        if home not in self._needed:
-            if len(self._needed) >= _REMEMBERED:
-                self._needed.clear()
-            self._needed[home] = self._needs(cell)
-        left, right, listed, found = self._needed[home]
+        left, right, listed, found = _remembered(self._needed, self._home(cell), lambda _: self._needs(cell))
         rows = self._rows(cell, found)
         varied = _varied_bytes(left, self.inner) + (0.0 if self.how == "anti" else _varied_bytes(right, self.other))
         size = rows * (row_bytes(self.schema) + varied)
@@ -353,6 +347,15 @@ class Crossmatch(OverOne):
         """Return both catalogs and what was asked for."""
         sides = {"inner": self.inner.describe(), "other": self.other.describe()}
         return {"op": "crossmatch", **sides, "how": self.how, "suffix": self.suffix, **self.asked}
+
+
+def _remembered(known: dict[Cell, Known], cell: Cell, look: Callable[[Cell], Known]) -> Known:
+    """Return what is known of a cell, or look; of so many cells that it takes little memory."""
+    if cell not in known:
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        known[cell] = look(cell)
+    return known[cell]
 
 
 def _largest(sides: tuple[Far, Far], around: Both | None) -> list[float]:

@@ -20,7 +20,7 @@ from sciplat.sky.align import common_ranges, joined_cells
 from sciplat.sky.angle import AngleLike, parse_angle
 from sciplat.sky.cell import Cell, cell_ranges
 from sciplat.sky.coverage import Coverage, Ranges
-from sciplat.sky.surroundings import surroundings
+from sciplat.sky.surroundings import MAX_REACH, surroundings
 from sciplat.steps.groups import CATALOGS_FIELD, GROUP_FIELDS, Linking, grouped_schema
 from sciplat.tasks.groups import AroundTask, CrossmatchManyTask, GroupsTask
 from sciplat.tasks.quote import Cost, rates
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from sciplat.lazy.catalog import Catalog
 
 _SMALLEST_RADIUS = 1 / 3.6e6  # degrees: rows of one order-29 cell, at most 0.83 mas across, are then of one group
-_LARGEST_REACH = 10.0  # degrees
 _RADII = 30  # within the reach, unless it is given
 _POINT_BYTES = 90  # of a row while groups are made: index, position, unit vector, its share of a tree; measured
 _MEMBER_BYTES = 60  # of a row of many catalogs, on top: its catalog, its place there, the rows that stand for groups
@@ -265,12 +264,12 @@ def parse_linking(radius: AngleLike, reach: AngleLike | None) -> Linking:
         If these are no angles, or too small or too large.
     """
     near = parse_angle(radius, what="radius")
-    if not _SMALLEST_RADIUS <= near <= _LARGEST_REACH / 3:
+    if not _SMALLEST_RADIUS <= near <= MAX_REACH / 3:
         raise ArgumentError(
             f"the radius of groups is {near:g} degrees", hint="it is at least 1 mas and at most 3.3 deg"
         )
-    far = min(_RADII * near, _LARGEST_REACH) if reach is None else parse_angle(reach, what="reach")
-    if not 3 * near <= far <= _LARGEST_REACH:
+    far = min(_RADII * near, MAX_REACH) if reach is None else parse_angle(reach, what="reach")
+    if not 3 * near <= far <= MAX_REACH:
         raise ArgumentError(
             f"the reach of groups is {far:g} degrees, with a radius of {near:g} degrees",
             hint="it is at least 3 radii and at most 10 deg",

@@ -12,7 +12,8 @@ from sciplat.lazy.around import stored_rows
 from sciplat.lazy.node import Node
 from sciplat.sky.angle import AngleLike, parse_angle
 from sciplat.sky.epoch import julian_year
-from sciplat.steps.crossmatch import MAX_REACH, Matching, Side
+from sciplat.sky.surroundings import MAX_REACH
+from sciplat.steps.crossmatch import Matching, Side
 from sciplat.steps.errors import error_columns
 from sciplat.steps.motion import Moving, moving
 from sciplat.steps.probability import density_order as finest_order

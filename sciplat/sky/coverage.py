@@ -16,7 +16,7 @@ Ranges = NDArray[np.int64]
 Squares = NDArray[np.int64]
 Positions = NDArray[np.float64]
 _FIRST_CODES = np.int64(4) << 2 * np.arange(MAX_ORDER + 1)  # the first NUNIQ code of every order
-_CELL_RADIUS = 65.0  # degrees: no cell of order k reaches farther than this / 2**k from its centre
+CELL_RADIUS = 65.0  # degrees: no cell of order k reaches farther than this / 2**k from its centre
 _MANY_CELLS = 2000
 _STRIDE = 3  # orders by which a region is refined at once
 _CELL_WIDTH = 58.6  # degrees: a cell of order k is about this / 2**k wide
@@ -171,7 +171,7 @@ def cells_near(near: Callable[[Positions, Positions, float], NDArray[np.bool_]],
     index = np.arange(12 * 4**first, dtype=np.int64)
     for order in range(first, finest + 1, _STRIDE):  # a call of the library takes as long as hundreds of cells
         lon, lat = healpix_to_lonlat(index.astype(np.uint64), np.uint8(order), num_threads=1)
-        index = index[near(lon.deg, lat.deg, _CELL_RADIUS / 2**order)]
+        index = index[near(lon.deg, lat.deg, CELL_RADIUS / 2**order)]
         if order == finest or len(index) > _MANY_CELLS:
             break
         index = (4**_STRIDE * index[:, np.newaxis] + np.arange(4**_STRIDE)).ravel()

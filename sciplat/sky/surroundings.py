@@ -8,14 +8,8 @@ from sciplat.errors import ArgumentError
 from sciplat.sky.cell import MAX_ORDER, Cell
 from sciplat.sky.coverage import Coverage, Squares
 
-# Degrees: a cell of order k is nowhere narrower, from an edge to the opposite one, than this / 2**k. Cells are unit
-# squares of a plane (Calabretta and Roukema 2007, MNRAS 381, 865) whose edges are pi/2 / 2**k apart along x + y and
-# x - y. On the sky these grow fastest at the poles, along the meridians 0, 90, 180 and 270 degrees: by
-# sqrt(3/2 + 3 pi**2 / 8) for each radian. The quotient is 0.68877 rad, 0.673 of the square root of the cell's area.
-_NARROWEST = 39.46
-_FARTHEST = 10.0  # degrees: of what a step may ask for
+MAX_REACH = 10.0  # degrees: of what a step may ask for
 _WIDEST = 22.0  # degrees: with motions, and what lies as far beyond; a ring of order 0
-_PARTS = 9  # of a square that sticks out of its face on all sides
 _FINEST_RING = 6  # orders below the cell's: 256 cells around it, which add 6 % to its area
 
 
@@ -38,15 +32,16 @@ def surroundings(cell: Cell, reach: float) -> Coverage:
     ArgumentError
         If the reach is outside these limits.
     """
+    from sciplat.kernels.cells import BOX, NARROWEST
     from sciplat.kernels.healpix import ring, split_index
 
     check_reach(reach, _WIDEST)
-    order = min(math.floor(math.log2(_NARROWEST / reach)), cell.order + _FINEST_RING, MAX_ORDER)
+    order = min(math.floor(math.log2(NARROWEST / reach)), cell.order + _FINEST_RING, MAX_ORDER)
     inner = Cell(min(order, cell.order), cell.index >> 2 * max(cell.order - order, 0))
     shift, width = MAX_ORDER - order, 1 << (order - inner.order)
     face, x, y = split_index(inner.start)
     starts = np.empty(4 * width + 4, np.int64)
-    count = ring(face, x >> shift, y >> shift, width, 1 << order, shift, np.empty((_PARTS, 5), np.int64), starts)
+    count = ring(face, x >> shift, y >> shift, width, 1 << order, shift, np.empty(BOX, np.int64), starts)
     ranges = np.stack([starts[:count], starts[:count] + (1 << 2 * shift)], axis=1)
     around = Coverage.from_ranges(np.concatenate([[[inner.start, inner.stop]], ranges]))
     return Coverage(around.ranges, _grown(cell, reach))
@@ -54,17 +49,17 @@ def surroundings(cell: Cell, reach: float) -> Coverage:
 
 def _grown(cell: Cell, reach: float) -> Squares:
     """Return the cell's square with a margin of `reach` on all sides, in parts on the faces that it lies on."""
+    from sciplat.kernels.cells import BOX, box_size
     from sciplat.kernels.healpix import split_index, unfold
 
     face, x, y = split_index(cell.start)
     width, size = 1 << (MAX_ORDER - cell.order), 1 << MAX_ORDER
-    margin = math.ceil(reach / _NARROWEST * size) + 2  # places are rounded to order-29 cells
-    parts = np.empty((_PARTS, 5), np.int64)
+    margin, parts = box_size(reach), np.empty(BOX, np.int64)
     count = unfold(face, x - margin, x + width + margin, y - margin, y + width + margin, size, parts)
     return parts[:count]
 
 
-def check_reach(reach: float, most: float = _FARTHEST) -> None:
+def check_reach(reach: float, most: float = MAX_REACH) -> None:
     """Refuse a reach that no step may have.
 
     Raises

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from sciplat.errors import ArgumentError
 from sciplat.sky.cell import healpix_29
+from sciplat.sky.surroundings import MAX_REACH
 from sciplat.steps.errors import ErrorColumns, covariances, turned_covariances
 from sciplat.steps.motion import Moving, moved
 from sciplat.steps.pairs import Floats, Indices, Pairs, Points, joined, nearest_pairs, pairs_within, squares
@@ -17,7 +18,6 @@ from sciplat.steps.sort import stable_order
 
 Find = Literal["nearest", "mutual", "all"]
 How = Literal["inner", "left", "right", "outer", "anti", "xor"]
-MAX_REACH = 10.0  # degrees
 _PRIOR_SIGMA = 5.0
 SURE = 1 + 1e-5  # standard deviations are rounded, most where ellipses are needles
 _INDEX = "_healpix_29"
@@ -240,8 +240,8 @@ def _candidates(left: Placed, right: Placed, matching: Matching) -> tuple[Pairs,
     mine, its = _covariances(left), _covariances(right)
     errors, its_errors = largest_error(mine), largest_error(its)
     sizes = np.frexp(its_errors)[1]
-    parts = []
-    for size in [*np.unique(sizes).tolist()]:
+    parts = [(Pairs.none(), np.empty(0), np.empty(0))]
+    for size in np.unique(sizes).tolist():
         rows = np.flatnonzero(sizes == size)
         reach = _reaches(errors, its_errors[rows].max(), matching)
         pairs = pairs_within(left.points, right.points.taken(rows), reach)
@@ -249,8 +249,10 @@ def _candidates(left: Placed, right: Placed, matching: Matching) -> tuple[Pairs,
         sigma, density = _normalised(pairs, left.points, mine, right.points, its)
         inside = sigma <= matching.listed_sigma
         parts.append((pairs.kept(inside), sigma[inside], density[inside]))
-    found, *numbers = zip(*parts, strict=True) if parts else ([Pairs.none()], [np.empty(0)], [np.empty(0)])
+    found, *numbers = zip(*parts, strict=True)
     pairs, (sigma, density) = joined(found), (np.concatenate(values) for values in numbers)
+    if len(parts) == 2:  # of one size, in order already
+        return pairs, sigma, density
     order = np.lexsort([pairs.right, pairs.left])
     return pairs.kept(order), sigma[order], density[order]
 

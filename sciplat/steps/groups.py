@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from sciplat.errors import ArgumentError
 from sciplat.sky.cell import Cell
+from sciplat.sky.surroundings import MAX_REACH
 from sciplat.steps.sort import stable_order
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
 _POSITION = "_healpix_29"
-_LARGEST_REACH = 10.0  # degrees
 GROUP_FIELDS = (
     pa.field(
         "group_id",
@@ -245,7 +245,7 @@ def _whole_groups(groups: Groups, inside: slice | NDArray[np.bool_], linking: Li
         return np.flatnonzero(touched)
     row = outside[np.argmax(groups.square[outside])]
     away = float(np.degrees(2 * np.arcsin(np.sqrt(groups.square[row]))))
-    home, reach = groups.first[row], min(2 * linking.reach, _LARGEST_REACH)
+    home, reach = groups.first[row], min(2 * linking.reach, MAX_REACH)
     larger = f'reach="{_in_words(reach)}", or ' if reach > linking.reach else ""
     raise ArgumentError(
         f"the group around ra {groups.ra[home]:.6f}, dec {groups.dec[home]:.6f} reaches farther than "

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sciplat.sky.cell import Cell
 from sciplat.steps.crossmatch import Matching
 from sciplat.steps.matched import BOTH_SIDES, Completeness, Layout, crossmatch
-from sciplat.tasks.task import Task, with_tally
+from sciplat.tasks.task import Task, rows_of, with_tally
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +39,11 @@ class CrossmatchTask:
 
     def run(self) -> pa.Table:
         """Run the other tasks and match their rows; what became of the left ones stands in the schema's metadata."""
-        left = _rows(self.left, self.schemas[0])
+        left = rows_of(self.left, self.schemas[0])
         needed = left.num_rows or self.layout.how in BOTH_SIDES
-        right = _rows(self.right if needed else (), self.schemas[1])
+        right = rows_of(self.right if needed else (), self.schemas[1])
         span = self.cell.start, self.cell.stop
         table, about = self.layout.schema.empty_table(), Completeness()
         if needed:
             table, about = crossmatch(left, right, span, self.matching, self.layout, self.coverage)
         return with_tally(table, {"completeness": asdict(about)})
-
-
-def _rows(tasks: tuple[Task, ...], schema: pa.Schema) -> pa.Table:
-    return pa.concat_tables([schema.empty_table(), *(task.run() for task in tasks)])

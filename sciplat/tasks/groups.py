@@ -8,7 +8,7 @@ import pyarrow as pa
 from sciplat.io.hats import HEALPIX_COLUMN
 from sciplat.sky.cell import Cell
 from sciplat.steps.groups import Linking, group_catalogs, group_rows
-from sciplat.tasks.task import Task
+from sciplat.tasks.task import Task, rows_of
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,7 @@ class AroundTask:
 
     def run(self) -> pa.Table:
         """Run the parts."""
-        tables = [part.run().select(self.schema.names) for part in self.parts]
-        return pa.concat_tables([self.schema.empty_table(), *tables])
+        return rows_of(self.parts, self.schema)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from sciplat.sky.cell import Cell
 from sciplat.steps.join import Joining, join
-from sciplat.tasks.task import Task
+from sciplat.tasks.task import Task, rows_of
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,5 @@ class JoinTask:
     def run(self) -> pa.Table:
         """Run the left task, the others if it gives rows, and join them."""
         left = self.left.run()
-        parts = [part.run() for part in self.parts] if left.num_rows else []
-        right = pa.concat_tables([self.other.empty_table(), *parts])
+        right = rows_of(self.parts if left.num_rows else (), self.other)
         return join(left, right, self.joining)

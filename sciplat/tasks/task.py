@@ -1,6 +1,7 @@
 """Tasks: a step bound to one cell and to what it must read. They travel to workers, so they hold no open files."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,6 +29,12 @@ class Task(Protocol):
     def run(self) -> pa.Table:
         """Read, compute, and return the rows, sorted by `_healpix_29`."""
         ...
+
+
+def rows_of(tasks: Iterable[Task], schema: pa.Schema) -> pa.Table:
+    """Run tasks one after the other and return all their rows, of which a schema names the columns."""
+    tables = (task.run().select(schema.names) for task in tasks)
+    return pa.concat_tables([schema.empty_table(), *tables])
 
 
 def with_tally(table: pa.Table, tally: Tally) -> pa.Table:

@@ -5,9 +5,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sciplat.errors import ArgumentError
+from sciplat.kernels.cells import NARROWEST
 from sciplat.sky.cell import Cell, cell_area, healpix_29, positions_29
 from sciplat.sky.frame import ra_dec, unit_vectors
-from sciplat.sky.surroundings import _NARROWEST, surroundings
+from sciplat.sky.surroundings import surroundings
 
 MAS = 1 / 3.6e6
 
@@ -28,7 +29,7 @@ def cells(draw, max_order=15):
 # the largest reach that a ring of each order serves is the hardest
 reaches = st.one_of(
     st.floats(np.log(MAS), np.log(22)).map(lambda x: min(float(np.exp(x)), 22.0)),
-    st.integers(2, 27).map(lambda order: _NARROWEST / 2**order),
+    st.integers(2, 27).map(lambda order: NARROWEST / 2**order),
     st.just(22.0),
 )
 
@@ -53,7 +54,7 @@ def moved(cell, reach, rng):
 @given(cells(), reaches, st.integers(0, 1000))
 @example(Cell(0, 0), 22.0, 0)
 @example(Cell(1, 3), 22.0, 0)
-@example(Cell(12, spread(3, 12)), _NARROWEST / 2**12, 0)
+@example(Cell(12, spread(3, 12)), NARROWEST / 2**12, 0)
 def test_whatever_is_in_reach_of_the_cell_is_inside(cell, reach, seed):
     assert surroundings(cell, reach).contains(moved(cell, reach, np.random.default_rng(seed))).all()
 
@@ -64,7 +65,7 @@ def test_it_holds_at_every_corner_of_every_base_cell(order):
     for base in range(12):
         for bits in range(4):
             cell = Cell(order, base * 4**order + spread(bits, order))
-            for reach in (_NARROWEST / 2 ** (order + 2), min(_NARROWEST / 2**order, 10.0)):
+            for reach in (NARROWEST / 2 ** (order + 2), min(NARROWEST / 2**order, 10.0)):
                 assert surroundings(cell, reach).contains(moved(cell, reach, rng)).all()
 
 
@@ -81,7 +82,7 @@ def test_the_ring_is_made_of_the_neighbours_of_all_finer_cells_inside(cell, fine
     inside = np.arange(cell.index << 2 * finer, (cell.index + 1) << 2 * finer)
     ring = cdshealpix.nested.neighbours(inside.astype(np.uint64), order)  # -1 stands for a missing corner
     expected = {*inside.tolist(), *ring[ring >= 0].tolist()}
-    reach = min(_NARROWEST / 2**order, 10.0)
+    reach = min(NARROWEST / 2**order, 10.0)
     shift = 2 * (29 - order)
     around = surroundings(cell, reach)
     if order > 1:  # order 1 is the coarsest ring, hence also that of cells of order 0
@@ -99,8 +100,8 @@ def test_no_cell_is_narrower_than_assumed_and_those_towards_the_poles_are_as_nar
         edges = [outline[:, np.arange(first, first + 17) % 64] for first in (0, 16, 32, 48)]
         chords = [np.linalg.norm(edges[k][:, :, None] - edges[k + 2][:, None], axis=-1).min() for k in (0, 1)]
         width = np.degrees(2 * np.arcsin(min(chords) / 2)) * 2**order
-        assert width > _NARROWEST
-    assert width < 1.002 * _NARROWEST
+        assert width > NARROWEST
+    assert width < 1.002 * NARROWEST
 
 
 @given(cells(max_order=26), st.floats(np.log(MAS), np.log(1 / 3600)).map(np.exp), st.integers(0, 1000))
