@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sciplat.gateway.cluster import open_cluster
     from sciplat.ingest.catalog import ingest_catalog
     from sciplat.ingest.images import ingest_images
     from sciplat.lazy.catalog import Catalog
@@ -28,6 +29,7 @@ __all__ = [
     "ingest_catalog",
     "ingest_images",
     "open_catalog",
+    "open_cluster",
     "open_images",
 ]
 
@@ -46,6 +48,7 @@ _HOMES = {
     "ingest_catalog": "sciplat.ingest.catalog",
     "ingest_images": "sciplat.ingest.images",
     "open_catalog": "sciplat.lazy.open",
+    "open_cluster": "sciplat.gateway.cluster",
     "open_images": "sciplat.lazy.images",
 }
 

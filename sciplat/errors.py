@@ -216,6 +216,50 @@ class ClusterLost(SciplatError, ConnectionError):
     __str__ = SciplatError.__str__
 
 
+class SiteError(SciplatError, ValueError):
+    """A gateway's site file cannot be used."""
+
+    code = "site"
+    kind: Kind = "usage"
+
+
+class GatewayError(SciplatError, ConnectionError):
+    """A gateway cannot be reached, or refuses what it is asked."""
+
+    code = "gateway"
+    kind: Kind = "usage"
+
+    __str__ = SciplatError.__str__
+
+
+class TokenRefused(SciplatError, PermissionError):
+    """A token is unknown, expired, revoked or not meant for this.
+
+    Attributes
+    ----------
+    code : {"unknown", "expired", "revoked", "scope"}
+    """
+
+    code = "unknown"
+    kind: Kind = "usage"
+
+    __str__ = SciplatError.__str__
+
+
+class QuotaExceeded(SciplatError, RuntimeError):
+    """A quota of the user or of one of their groups does not allow it."""
+
+    code = "quota"
+    kind: Kind = "usage"
+
+
+class EnvironmentMismatch(SciplatError, RuntimeError):
+    """The packages of a cluster are not those of the process that wants to use it."""
+
+    code = "environment"
+    kind: Kind = "usage"
+
+
 class IncompleteResult(UserWarning):
     """A store that lacks cells which could not be done."""
 

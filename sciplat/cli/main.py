@@ -6,13 +6,16 @@ from typing import Any
 import click
 
 from sciplat import __version__
+from sciplat.cli.cluster import cluster, quota, usage
 from sciplat.cli.cone import cone
 from sciplat.cli.crossmatch import crossmatch, groups
 from sciplat.cli.demo import demo
+from sciplat.cli.gateway import gateway
 from sciplat.cli.ingest import ingest
 from sciplat.cli.inspect import head, info, verify
 from sciplat.cli.photometry import photometry
 from sciplat.cli.plan import calibrate, replay, rerun, status
+from sciplat.cli.token import token
 from sciplat.cli.versions import collect, versions
 from sciplat.errors import SciplatError
 
@@ -42,5 +45,6 @@ def main() -> None:
 
 _LOOKING = (info, head, cone, verify, versions, collect)
 _PLANS = (photometry, crossmatch, groups, status, rerun, replay, calibrate)
-for command in (demo, ingest, *_LOOKING, *_PLANS):
+_CLUSTERS = (cluster, quota, usage, token, gateway)
+for command in (demo, ingest, *_LOOKING, *_PLANS, *_CLUSTERS):
     main.add_command(command)

@@ -1,0 +1,98 @@
+"""`sciplat token`: what opens a gateway to a program."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import click
+
+from sciplat.cli.cluster import printable
+from sciplat.cli.gateway import needs_server
+from sciplat.gateway.login import find_login
+from sciplat.gateway.units import parse_duration
+
+if TYPE_CHECKING:
+    from sciplat.gateway.connection import Connection
+
+_ADDRESS = click.option("--gateway", "address", metavar="URL", help="The gateway at which the token is yours.")
+_CONFIG = click.option(
+    "--config", type=click.Path(path_type=Path), help="The site file, for who runs the gateway: anybody's tokens."
+)
+
+
+@click.group()
+def token() -> None:
+    """Tokens: make one, list them, take one back at once."""
+
+
+@token.command()
+@_ADDRESS
+@_CONFIG
+@click.argument("name")
+@click.option("--user", help="Whose; with --config.")
+@click.option("--scope", "scopes", multiple=True, default=("read", "clusters"), show_default=True)
+@click.option("--expires", default="90 d", show_default=True, help="After how long, or never (with --config).")
+def create(
+    address: str | None, config: Path | None, name: str, user: str | None, scopes: tuple[str, ...], expires: str
+) -> None:
+    """Make a token and print it: it is not kept anywhere, and not shown again."""
+    lifetime = None if expires == "never" else parse_duration(expires, what="--expires")
+    if config is None:
+        if lifetime is None:
+            raise click.UsageError("--expires never goes with --config: a gateway gives no such tokens")
+        made = _connect(address, user).post("/api/sciplat/tokens", name=name, scopes=list(scopes), lifetime=lifetime)
+        click.echo(made["token"])
+        return
+    if user is None:
+        raise click.UsageError("--config makes a token for anybody: name --user")
+    _, text = _tokens(config).create(user, name, scopes=scopes, lifetime=lifetime, now=time.time())
+    click.echo(text)
+
+
+@token.command("list")
+@_ADDRESS
+@_CONFIG
+@click.option("--user", help="Whose; with --config.")
+def list_tokens(address: str | None, config: Path | None, user: str | None) -> None:
+    """List tokens: number, owner, name, what it opens, until when."""
+    rows = _connect(address, user).get("/api/sciplat/tokens")["tokens"] if config is None else _described(config, user)
+    if not rows:
+        click.echo("no tokens")
+    for one in rows:
+        click.echo(printable("  ".join([one["id"], one["user"], one["name"], ",".join(one["scopes"]), one["state"]])))
+
+
+@token.command()
+@_ADDRESS
+@_CONFIG
+@click.argument("number", metavar="ID")
+def revoke(address: str | None, config: Path | None, number: str) -> None:
+    """Take a token back; it opens nothing from now on."""
+    if config is None:
+        _connect(address, None).delete(f"/api/sciplat/tokens/{quote(number, safe='')}")
+    else:
+        _tokens(config).revoke(number, now=time.time())
+    click.echo(f"revoked {number}")
+
+
+def _connect(address: str | None, user: str | None) -> "Connection":
+    from sciplat.gateway.connection import Connection
+
+    if user is not None:
+        raise click.UsageError("--user goes with --config: at a gateway you see your own tokens")
+    return Connection(find_login(address))
+
+
+def _tokens(config: Path) -> Any:
+    needs_server()
+    from sciplat.gateway.site import load_site
+    from sciplat.gateway.tokens import Tokens
+
+    return Tokens(load_site(config).token_file)
+
+
+def _described(config: Path, user: str | None) -> list[dict[str, Any]]:
+    from sciplat.gateway.tokens import described
+
+    return [described(one) for one in _tokens(config).list(user)]

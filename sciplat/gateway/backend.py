@@ -1,0 +1,325 @@
+"""What every backend of the gateway has in common: quotas, reasons, worker ends, lifetimes, and the commands it runs.
+
+Upstream's `DBBackendBase` keeps clusters and workers in a database and moves each towards its target. Here are the
+few places of it where a site decides: before a cluster is made, before a worker is made, when one tells that it lives,
+and when one has ended. Every worker passes `_check_cluster_scale`, whoever asked for it and however, so quotas are
+applied there.
+"""
+
+import time
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from typing import Any
+
+from dask_gateway_server.backends.base import PublicException
+from dask_gateway_server.backends.db_base import Cluster, DBBackendBase, JobStatus, Worker
+from dask_gateway_server.traitlets import Type
+
+from sciplat.errors import SciplatError
+from sciplat.gateway.cluster_config import SiteClusterConfig, scheduler_amount, worker_amount
+from sciplat.gateway.commands import scheduler_command, worker_command, worker_environment
+from sciplat.gateway.heartbeat import Heartbeat, checked
+from sciplat.gateway.ledger import Held, Lease, Ledger
+from sciplat.gateway.options import cluster_options
+from sciplat.gateway.quota import Refusal
+from sciplat.gateway.watch import Watch
+
+_MOST_FAILURES = 3  # workers in a row that do not start
+_TAIL = 6  # lines of a log in a reason
+
+
+class SiteBackend(DBBackendBase):  # type: ignore[misc]
+    """Base of the gateway's backends; a batch system is a subclass with the abstract methods below.
+
+    Attributes
+    ----------
+    site : Site
+    ledger : Ledger
+    audit : Audit
+    beats : dict
+        The last heartbeat of each running cluster.
+    refusals : dict
+        Why a cluster did not get all the workers that it asked for.
+    """
+
+    cluster_config_class = Type(SiteClusterConfig, klass="dask_gateway_server.backends.base.ClusterConfig", config=True)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.site = self.parent.site
+        self.audit = self.parent.audit
+        self.ledger = Ledger(self.site.ledger_url, self.site.quotas.policy())
+        self.beats: dict[str, Heartbeat] = {}
+        self.refusals: dict[str, Refusal] = {}
+
+    # what a batch system does
+
+    @abstractmethod
+    async def probe(self, config: SiteClusterConfig, username: str) -> None:
+        """Raise PublicException if no such worker of this user can ever start, or the batch system does not answer."""
+
+    @abstractmethod
+    def start_scheduler(self, cluster: Cluster) -> AsyncIterator[dict[str, Any]]:
+        """Start a scheduler; yield what is needed to find it again, as soon as it is known."""
+
+    @abstractmethod
+    def start_worker(self, worker: Worker) -> AsyncIterator[dict[str, Any]]:
+        """Start a worker; yield what is needed to find it again, as soon as it is known."""
+
+    @abstractmethod
+    async def reap(self, owned: set[str]) -> list[str]:
+        """End the site's jobs or processes whose cluster is not in `owned`; return in words what was ended."""
+
+    @abstractmethod
+    async def read_log(self, cluster: Cluster, worker_name: str, lines: int) -> str:
+        """Return the end of a log, also after the end; the scheduler's for an empty worker name."""
+
+    @abstractmethod
+    async def why(self, cluster: Cluster) -> list[str]:
+        """Return, in words, what each part of a cluster is waiting for."""
+
+    async def accounted(self, held: list[Held]) -> dict[tuple[str, str], tuple[float, float]]:  # noqa: ARG002
+        """Return when leases began and ended as the batch system tells, as far as it does."""
+        return {}
+
+    # a cluster is asked for
+
+    async def get_cluster_options(self, user: Any) -> Any:
+        """Return the options that a user has."""
+        return cluster_options(self.site, user)
+
+    async def process_cluster_options(self, user: Any, request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        """Return the checked options and the configuration; errors are one line, as HTTP wants it."""
+        try:
+            options = await self.get_cluster_options(user)
+            asked = options.parse_options(request)
+            return asked, self.cluster_config_class(parent=self, **options.get_configuration(asked, user))
+        except SciplatError as error:
+            raise PublicException(one_line(error)) from error
+        except (TypeError, ValueError) as error:
+            raise PublicException(" ".join(str(error).split())) from error
+
+    async def start_cluster(self, user: Any, cluster_options: dict[str, Any]) -> str:
+        """Make a cluster, if the user's quotas and the machine allow it."""
+        options, config = await self.process_cluster_options(user, cluster_options)
+        refusal = self.ledger.refusal(user.name, tuple(config.owner_groups), scheduler_amount(config), time.time())
+        if refusal is not None:
+            raise PublicException(self.tell(refusal))
+        await self.probe(config, user.name)
+        cluster = self.db.create_cluster(user.name, options, config.to_dict())
+        refusal = self.ledger.grant(_scheduler_lease(cluster), time.time())
+        if refusal is not None:  # somebody else was quicker
+            self.db.update_cluster(cluster, status=JobStatus.STOPPED, target=JobStatus.STOPPED)
+            raise PublicException(self.tell(refusal))
+        self.audit.write("cluster-created", user=user.name, cluster=cluster.name, profile=config.profile)
+        self.queue.put(cluster)
+        return str(cluster.name)
+
+    def tell(self, refusal: Refusal) -> str:
+        """Return a refusal for people, in one line."""
+        holders = self.ledger.holders(refusal.account, refusal.limit, time.time())
+        return "quota: " + " ".join(refusal.message(holders).split())
+
+    # workers are asked for
+
+    async def forward_message_to_scheduler(self, cluster: Any, msg: dict[str, Any]) -> None:
+        """Pass a wish for workers on, or refuse the ones that must be there at once but cannot."""
+        row = self.db.get_cluster(cluster.name)
+        wanted = msg.get("count") if msg["op"] == "scale" else msg.get("minimum")
+        more = (wanted or 0) - len(staying(row))
+        if more > 0:
+            refusal = self.ledger.refusal(*_owner(row), worker_amount(row.config) * more, time.time())
+            if refusal is not None:
+                self.audit.write("quota-refused", user=row.username, cluster=row.name, limit=refusal.limit)
+                raise PublicException(self.tell(refusal))
+        await super().forward_message_to_scheduler(cluster, msg)
+
+    async def _check_cluster_scale(self, cluster: Cluster) -> None:
+        """Make the workers that a cluster lacks, as many as quotas allow; what is left over is tried again later."""
+        if cluster.worker_start_failure_count >= _MOST_FAILURES:
+            await self.fail(cluster, f"{_MOST_FAILURES} workers in a row did not start: {cluster.state.get('last', '')}")
+            return
+        self.refusals.pop(cluster.name, None)
+        missing = cluster.count - len(staying(cluster))
+        if missing <= 0:
+            return
+        amount, now = worker_amount(cluster.config), time.time()
+        room = self.ledger.room(*_owner(cluster), amount, missing, now)
+        for _ in range(room):
+            worker = self.db.create_worker(cluster)
+            refusal = self.ledger.grant(_worker_lease(worker), now)
+            if refusal is not None:
+                self.db.update_worker(worker, status=JobStatus.STOPPED, target=JobStatus.STOPPED)
+                break
+            self.queue.put(worker)
+        if room < missing:
+            refusal = self.ledger.refusal(*_owner(cluster), amount, now)
+            if refusal is not None:
+                self.refusals[cluster.name] = refusal
+
+    async def _check_cluster_proxied(self, cluster: Cluster) -> None:
+        """Let the proxy carry what is for the scheduler; the dashboard's way is through the server, which asks who."""
+        if not cluster.added_to_proxies:
+            await self.proxy.add_route(kind="SNI", sni=cluster.name, target=cluster.scheduler_address)
+            cluster.added_to_proxies = True
+
+    def replace(self, worker: Worker, reason: str) -> None:
+        """Let another worker take the place of one that was taken away; that is nobody's failure."""
+        self.log.info("Worker %s is replaced: %s", worker.name, reason)
+        self.db.update_worker(worker, target=JobStatus.FAILED)
+        self.queue.put(worker)
+
+    # something tells that it lives
+
+    async def on_cluster_heartbeat(self, cluster_name: str, msg: dict[str, Any]) -> None:
+        """Take note of what runs: it is charged, and workers whose end is near get a successor."""
+        cluster = self.db.get_cluster(cluster_name)
+        if cluster is None or cluster.target > JobStatus.RUNNING:
+            raise PublicException("this cluster is over")
+        beat = checked(msg, cluster, self.site)
+        self.beats[cluster_name] = beat
+        await super().on_cluster_heartbeat(cluster_name, beat.message)
+        self.ledger.seen(cluster_name, ["", *beat.running], time.time())
+        if cluster.status == JobStatus.RUNNING and cluster.count > len(staying(cluster)):
+            self.queue.put(cluster)
+
+    # something starts, fails or ends
+
+    async def do_start_cluster(self, cluster: Cluster) -> AsyncIterator[dict[str, Any]]:
+        """Start the scheduler, and keep what went wrong for its owner."""
+        try:
+            async for state in self.start_scheduler(cluster):
+                self._submitted(cluster.name, "", state)
+                yield state
+        except Exception as error:
+            self.db.update_cluster(cluster, state={**cluster.state, "reason": one_line(error)})
+            raise
+
+    async def do_start_worker(self, worker: Worker) -> AsyncIterator[dict[str, Any]]:
+        """Start a worker, and keep what went wrong for its owner."""
+        try:
+            async for state in self.start_worker(worker):
+                self._submitted(worker.cluster.name, worker.name, state)
+                yield state
+        except Exception as error:
+            self.db.update_cluster(worker.cluster, state={**worker.cluster.state, "last": one_line(error)})
+            raise
+
+    def _submitted(self, cluster: str, worker: str, state: dict[str, Any]) -> None:
+        if "job_id" in state:
+            self.ledger.submitted(cluster, worker, str(state["job_id"]))
+
+    async def fail(self, cluster: Cluster, reason: str) -> None:
+        """Stop a cluster for a reason that its owner is told."""
+        self.db.update_cluster(cluster, state={**cluster.state, "reason": reason}, target=JobStatus.FAILED)
+        self.queue.put(cluster)
+
+    async def _cluster_to_closing(self, cluster: Cluster) -> None:
+        if cluster.target == JobStatus.FAILED and "reason" not in cluster.state:
+            found = "the scheduler went away" if cluster.status == JobStatus.RUNNING else "the scheduler did not start"
+            reason = await self._with_log(found, cluster, "")
+            self.db.update_cluster(cluster, state={**cluster.state, "reason": reason})
+        await super()._cluster_to_closing(cluster)
+
+    async def _cluster_to_stopped(self, cluster: Cluster) -> None:
+        await super()._cluster_to_stopped(cluster)
+        for name in ["", *cluster.workers]:
+            self.ledger.ended(cluster.name, name)
+        self.beats.pop(cluster.name, None)
+        self.refusals.pop(cluster.name, None)
+        reason = cluster.state.get("reason", "asked for")
+        outcome = "failed" if cluster.status == JobStatus.FAILED else "stopped"
+        self.audit.write(f"cluster-{outcome}", user=cluster.username, cluster=cluster.name, reason=reason)
+
+    async def _worker_to_stopped(self, worker: Worker) -> None:
+        cluster = worker.cluster
+        if worker.status == JobStatus.SUBMITTED and worker.target == JobStatus.FAILED:
+            last = await self._with_log("the worker ended before it was there", cluster, worker.name)
+            self.db.update_cluster(cluster, state={**cluster.state, "last": last})
+        await super()._worker_to_stopped(worker)
+        self.ledger.ended(cluster.name, worker.name)
+
+    async def _with_log(self, what: str, cluster: Cluster, worker: str) -> str:
+        try:
+            text = await self.read_log(cluster, worker, _TAIL)
+        except Exception as error:  # noqa: BLE001 (a reason without a log is better than none)
+            text = f"no log: {error}"
+        return what + (": " + " | ".join(text.split("\n")) if text.strip() else "")
+
+    # the gateway begins and ends
+
+    async def do_setup(self) -> None:
+        """Make ledger and database agree, then watch lifetimes, accounting and what nobody owns."""
+        self._agree()
+        self.watch = Watch(self)
+        self.task_pool.spawn(self.watch.forever())
+
+    def _agree(self) -> None:
+        """Close leases of what the database does not know, and stop what has no lease and gets none."""
+        active = {(c.name, w.name) for c in self.db.active_clusters() for w in c.workers.values() if w.is_active()}
+        active |= {(c.name, "") for c in self.db.active_clusters()}
+        held = {(one.lease.cluster, one.lease.name) for one in self.ledger.open_leases()}
+        for cluster, name in held - active:
+            self.ledger.ended(cluster, name)
+        for cluster_name, name in active - held:
+            cluster = self.db.get_cluster(cluster_name)
+            worker = cluster.workers.get(name)
+            lease = _scheduler_lease(cluster) if worker is None else _worker_lease(worker)
+            if self.ledger.grant(lease, time.time()) is not None:
+                stopped = {"target": JobStatus.STOPPED}
+                self.db.update_worker(worker, **stopped) if worker else self.db.update_cluster(cluster, **stopped)
+
+    async def do_cleanup(self) -> None:
+        """Close the ledger."""
+        self.ledger.close()
+
+    # commands and environments
+
+    def get_scheduler_command(self, cluster: Cluster) -> list[str]:
+        """Return the command of a scheduler."""
+        return scheduler_command(self.site, cluster)
+
+    def get_worker_command(
+        self, cluster: Cluster, worker_name: str, scheduler_address: str | None = None
+    ) -> list[str]:
+        """Return the command of a worker."""
+        return worker_command(self.site, cluster, worker_name, scheduler_address or cluster.scheduler_address)
+
+    def get_env(self, cluster: Cluster) -> dict[str, str]:
+        """Return the environment of scheduler and workers."""
+        return {**cluster.config.variables, **super().get_env(cluster), **worker_environment(self.site)}
+
+
+def staying(cluster: Cluster) -> list[Worker]:
+    """Return a cluster's workers that are there or will be, without those that are about to end."""
+    return [worker for worker in cluster.active_workers() if not worker.close_expected]
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error as one line."""
+    if isinstance(error, SciplatError):
+        return ": ".join(part for part in (error.what, error.found) if part) + (
+            f" (try: {error.hint})" if error.hint else ""
+        )
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _owner(cluster: Cluster) -> tuple[str, tuple[str, ...]]:
+    return cluster.username, tuple(cluster.config.owner_groups)
+
+
+def _scheduler_lease(cluster: Cluster) -> Lease:
+    amount = scheduler_amount(cluster.config)
+    return Lease(cluster.name, "", *_owner(cluster), cores=int(amount.cores), memory=int(amount.memory), gpus=0)
+
+
+def _worker_lease(worker: Worker) -> Lease:
+    amount = worker_amount(worker.cluster.config)
+    return Lease(
+        worker.cluster.name,
+        worker.name,
+        *_owner(worker.cluster),
+        cores=int(amount.cores),
+        memory=int(amount.memory),
+        gpus=int(amount.gpus),
+    )

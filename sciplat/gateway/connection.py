@@ -1,0 +1,140 @@
+"""Talks to a gateway over HTTP: one request, one answer, errors as sciplat's."""
+
+import ipaddress
+import json
+import ssl
+import time
+import urllib.request
+from http.client import HTTPException
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode, urlsplit
+
+from sciplat.errors import GatewayError, QuotaExceeded, SciplatError, TokenRefused
+from sciplat.gateway.login import Login
+
+_ANSWER = 30.0  # seconds in which a gateway begins to answer, and in which it ends
+_LARGEST = 128 * 1024**2  # bytes of an answer: the logs of fifty workers
+_PLAIN = {404, 409, 422}  # refusals whose reason says it all
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows nothing: the token would go along."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+class Connection:
+    """A user's way to a gateway.
+
+    A gateway on this machine is spoken to directly, any other one through the proxy that the environment names
+    (`https_proxy`, `no_proxy`). `SSL_CERT_FILE` names the certificates of an authority of one's own.
+
+    Parameters
+    ----------
+    login : Login
+    """
+
+    def __init__(self, login: Login) -> None:
+        self.login = login
+        direct = [urllib.request.ProxyHandler({})] if _is_local(login.address) else []
+        self._opener = urllib.request.build_opener(_NoRedirect, *direct)
+
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        """Return the answer to GET; what is None or empty in the query is left out."""
+        asked = {key: value for key, value in query.items() if value is not None and value != ""}
+        return self._request("GET", path + ("?" + urlencode(asked) if asked else ""))
+
+    def post(self, path: str, **body: Any) -> dict[str, Any]:
+        """Return the answer to POST."""
+        return self._request("POST", path, body)
+
+    def delete(self, path: str) -> dict[str, Any]:
+        """Return the answer to DELETE."""
+        return self._request("DELETE", path)
+
+    def cluster(self, name: str, part: str = "", **query: Any) -> dict[str, Any]:
+        """Return what the gateway says of a cluster: its state, or a part of it like "why" or "logs"."""
+        return self.get(f"/api/sciplat/clusters/{quote(name, safe='')}" + (f"/{part}" if part else ""), **query)
+
+    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(  # noqa: S310 (Login has checked the address)
+            self.login.address + path,
+            data=data,
+            method=method,
+            headers={**self.login.header, "Content-Type": "application/json"},
+        )
+        address = self.login.address
+        try:
+            with self._opener.open(request, timeout=_ANSWER) as reply:
+                return _parse(_read(reply), address)
+        except HTTPError as error:
+            with error:
+                raise _refusal(error, address) from None
+        except (HTTPException, OSError, UnicodeError) as error:  # no host's name can be so
+            if isinstance(error, SciplatError):
+                raise
+            reason = error.reason if isinstance(error, URLError) else error
+            untrusted = isinstance(reason, ssl.SSLError)
+            hint = "SSL_CERT_FILE names an authority of one's own" if untrusted else "is it running there?"
+            raise GatewayError(
+                f"the gateway {address} does not answer", found=str(reason) or type(reason).__name__, hint=hint
+            ) from error
+
+
+def _is_local(address: str) -> bool:
+    host = urlsplit(address).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _read(reply: Any) -> bytes:
+    """Return an answer that is neither endless nor dripping."""
+    parts, size, limit = [], 0, time.monotonic() + _ANSWER
+    while part := reply.read1(65536):
+        parts.append(part)
+        size += len(part)
+        if size > _LARGEST:
+            raise GatewayError("the gateway's answer is too large", found=f"more than {_LARGEST >> 20} MiB")
+        if time.monotonic() > limit:
+            raise TimeoutError("it takes too long")
+    return b"".join(parts)
+
+
+def _parse(text: bytes, address: str) -> dict[str, Any]:
+    """Return an answer: an object, empty where there is nothing to say."""
+    try:
+        found = json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise GatewayError(
+            f"{address} answers, but not as a gateway does", found=repr(text[:80]), hint="is the address right?"
+        )
+    return found
+
+
+def _refusal(error: HTTPError, address: str) -> SciplatError:
+    """Return what a refusal means."""
+    try:
+        reason = str(json.loads(_read(error))["error"])
+    except (ValueError, KeyError, TypeError, RecursionError, HTTPException, OSError):
+        reason = str(error.reason)
+    if reason.startswith("quota: "):
+        return QuotaExceeded(reason.removeprefix("quota: "), hint="sciplat quota shows what you have and use")
+    if error.code in {401, 403}:
+        hint = "sciplat token create makes one that is good" if error.code == 401 else ""
+        return TokenRefused(f"the gateway {address} does not let you in: {reason}", hint=hint)
+    if error.code >= 500:
+        return GatewayError(f"the gateway {address} has failed: {reason}", found=f"status {error.code}")
+    if error.code < 400:
+        return GatewayError(
+            f"{address} sends us elsewhere, which no gateway does",
+            found=str(error.headers.get("Location"))[:200],
+            hint="is the address right?",
+        )
+    return GatewayError(reason, found="" if error.code in _PLAIN else f"status {error.code}")

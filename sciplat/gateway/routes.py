@@ -1,0 +1,92 @@
+"""What the server answers besides dask-gateway's own API: /api/sciplat, dashboards, health and metrics."""
+
+import asyncio
+import shutil
+import time
+from typing import Any
+
+from aiohttp import web
+from dask_gateway_server.routes import api_handler
+from sqlalchemy import text
+
+from sciplat.gateway.dashboard import Dashboards
+from sciplat.gateway.metrics import Metrics
+from sciplat.gateway.routes_accounts import ACCOUNT_ROUTES
+from sciplat.gateway.routes_clusters import CLUSTER_ROUTES
+
+_PATIENCE = 5.0  # seconds for a part of the gateway to answer
+_ROOM = 100 * 1024**2  # bytes of free disk below which an operator is warned
+
+
+def add_routes(app: web.Application) -> None:
+    """Add our routes to the server's.
+
+    Parameters
+    ----------
+    app : aiohttp.web.Application
+        With "backend" (a SiteBackend), "authenticator" (a SiteAuthenticator) and "gateway" (which has `site`).
+    """
+    metrics = Metrics(app["backend"])
+    app.on_response_prepare.append(metrics.count)
+
+    async def show_metrics(_: web.Request) -> web.Response:
+        return web.Response(body=metrics.text(), headers={"Content-Type": metrics.content_type})
+
+    app.add_routes([*CLUSTER_ROUTES, *ACCOUNT_ROUTES])
+    app.add_routes([web.get("/metrics", api_handler(show_metrics, user_authenticated=True))])
+    app.add_routes([web.get(path, show_health) for path in ("/health", "/api/sciplat/health")])
+    Dashboards(app).add_routes()
+
+
+async def show_health(request: web.Request) -> web.Response:
+    """Tell anybody whether the gateway is well, and no more than that."""
+    health = await find_health(request.app)
+    return web.json_response(health, status=503 if health["status"] == "fail" else 200)
+
+
+async def find_health(app: web.Application) -> dict[str, Any]:
+    """Return what works: {"status": "pass", "warn" or "fail", "checks": {part: the same}}.
+
+    Without the database or the ledger nothing can be granted; without the proxy, or with little disk left, clusters
+    that run go on.
+    """
+    backend, site = app["backend"], app["gateway"].site
+    checks = {
+        "database": "pass" if _database_answers(backend) else "fail",
+        "ledger": "pass" if await _ledger_answers(backend) else "fail",
+        "proxy": "pass" if await _connects(site.address) else "warn",
+        "disk": "pass" if shutil.disk_usage(site.state).free > _ROOM else "warn",
+    }
+    worst = next((status for status in ("fail", "warn") if status in checks.values()), "pass")
+    return {"status": worst, "checks": checks}
+
+
+def _database_answers(backend: Any) -> bool:
+    try:
+        with backend.db.db.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except Exception:
+        backend.log.exception("The database does not answer")
+        return False
+    return True
+
+
+async def _ledger_answers(backend: Any) -> bool:
+    try:
+        asked = asyncio.to_thread(backend.ledger.standings, "", (), time.time())
+        await asyncio.wait_for(asked, _PATIENCE)
+    except Exception:
+        backend.log.exception("The ledger does not answer")
+        return False
+    return True
+
+
+async def _connects(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    except OSError:  # a timeout is one
+        return False
+    writer.close()
+    return True

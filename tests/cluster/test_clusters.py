@@ -1,0 +1,166 @@
+"""A cluster of one's own, from asking for it to its end, on every backend: stock client, our client, and commands."""
+
+import grp
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import OPERATOR
+from tests.cluster.running_gateway import groups_of, until
+from tests.sky_scene import WHOLE_SKY, sources, write_catalog
+
+pytestmark = pytest.mark.usefixtures("stream")  # which runs beside all of them, until the last one looks at it
+
+STOCK = """
+from dask_gateway import BasicAuth, Gateway
+with Gateway(os.environ["SCIPLAT_GATEWAY"], auth=BasicAuth("alice", password=os.environ["SCIPLAT_TOKEN"])) as stock:
+    with stock.new_cluster(memory="600 MiB") as made, made.get_client() as client:
+        made.scale(2)
+        client.wait_for_workers(2, timeout=60)
+        sums = [client.submit(sum, range(10)).result(60)]
+        limits = {worker["memory_limit"] for worker in client.scheduler_info()["workers"].values()}
+        made.adapt(minimum=0, maximum=1)
+        for _ in range(300):
+            fewer = len(client.scheduler_info()["workers"])
+            if fewer < 2:
+                break
+            time.sleep(0.1)
+        sums.append(client.submit(sum, range(5)).result(60))
+        listed = [one.name for one in stock.list_clusters()]
+        name = made.name
+    left = [one.name for one in stock.list_clusters()]
+answer = {"name": name, "sums": sums, "limits": list(limits), "fewer": fewer, "listed": listed, "left": left}
+"""
+
+OURS = """
+with sciplat.open_cluster(workers=(1, 2), memory="600 MiB") as two:
+    two.client.wait_for_workers(1, timeout=60)
+    least = two.workers
+    who = two.client.submit(lambda: [os.getuid(), os.getgid(), sorted(os.getgroups()), os.getcwd()]).result(60)
+    two.scale(2)
+    two.client.wait_for_workers(2, timeout=60)
+    most, logs = two.workers, sorted(two.logs(5))
+    who_schedules = two.client.run_on_scheduler(lambda: [os.getuid(), os.getgid(), sorted(os.getgroups())])
+    name = two.name
+    two.scale(0)
+answer = {"name": name, "least": least, "who": who, "most": most, "logs": logs}
+answer["scheduler"] = who_schedules
+"""
+
+PLAN = """
+import sciplat
+stars = sciplat.open_catalog({stars!r})
+def brighten(table):
+    return table.append_column("twice", [[2 * number for number in table["source_id"].to_pylist()]])
+schema = stars.schema.append(__import__("pyarrow").field("twice", "int64"))
+plan = stars.map(brighten, schema=schema).crossmatch(sciplat.open_catalog({others!r}), radius="30 arcmin", find="all")
+"""
+
+
+def test_the_stock_client_starts_scales_adapts_computes_and_stops_a_cluster(gateway, alice):
+    told = alice.run(STOCK, 90)
+    assert told["sums"] == [45, 10]
+    assert told["limits"] == [600 * 1024**2]
+    assert told["fewer"] < 2
+    assert told["name"] in told["listed"]
+    assert told["name"] not in told["left"]
+    until(lambda: not gateway.processes(told["name"]), 20)
+    assert gateway.cluster(told["name"])["status"] == "stopped"
+
+
+def test_our_client_opens_a_cluster_whose_processes_are_the_users(gateway, alice):
+    told = alice.run(OURS, 90)
+    assert (told["least"], told["most"]) == (1, 2)
+    assert (len(told["logs"]), told["logs"][-1]) == (3, "scheduler")
+    entry = pwd.getpwnam("alice") if gateway.backend != "local" else pwd.getpwuid(os.getuid())
+    who = [entry.pw_uid, entry.pw_gid, sorted(groups_of(entry))]
+    assert told["scheduler"] == who
+    assert told["who"][:3] == who
+    if gateway.backend == "slurm":
+        assert told["who"][3] == f"{entry.pw_dir}/.sciplat/clusters/{told['name']}"
+    until(lambda: not gateway.processes(told["name"]), 20)
+
+
+def test_a_plan_writes_on_a_cluster_what_it_writes_on_local_threads(gateway, alice, opened):
+    folder = gateway.folder / "data"
+    folder.mkdir()
+    for name, cells in (("stars", WHOLE_SKY), ("others", [child for cell in WHOLE_SKY for child in cell.children])):
+        write_catalog(folder / name, sources(), cells)
+    results = gateway.folder / "results"
+    results.mkdir()
+    if gateway.backend != "local":
+        shutil.chown(results, "alice", "alice")
+    plan = PLAN.format(stars=str(folder / "stars"), others=str(folder / "others"))
+    tell = "import json; store = plan.write({!r}).store; answer = [store.manifest.digest, store.manifest.rows]\n"
+    threads = gateway.start_python("alice", plan + tell.format(str(results / "threads")) + "print(json.dumps(answer))")
+    count = "cluster.client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)"
+    alice.run(f"before = {count}")
+    cluster = alice.run(plan + tell.format(str(results / "cluster")))
+    assert alice.run(f"answer = {count} - before") > 0
+    out, err = threads.communicate(timeout=60)
+    assert threads.returncode == 0, err
+    assert cluster == json.loads(out)
+    assert cluster[1] > len(sources())
+
+
+def test_the_first_task_does_not_wait_for_the_warm_up(gateway, alice, opened):
+    alice.run("cluster.scale(0)")
+    until(lambda: alice.run("answer = cluster.workers") == 0, 20)
+    alice.run("early = cluster.client.submit(time.time, pure=False); cluster.scale(1)")
+    ended = alice.run("answer = early.result(60)")
+    worker = alice.run("answer = list(cluster.client.scheduler_info()['workers'].values())[0]['name']")
+
+    def warmed_up():
+        text = alice.run(f"answer = cluster.logs(100)[{worker!r}]")
+        return re.search(r"(\S+ \S+),(\d+) .*Warm-up: [\d.]+ s", text)
+
+    found = until(warmed_up, 60)
+    assert ended < time.mktime(time.strptime(found[1], "%Y-%m-%d %H:%M:%S")) + int(found[2]) / 1000
+
+
+def test_commands_show_a_cluster_to_its_user_and_to_an_admin(gateway, opened):
+    def tells(user, *arguments, token=None):
+        status, text = gateway.sciplat(user, *arguments, token=token)
+        assert status == 0, text
+        return text
+
+    line = rf"(?m)^{opened[:8]} +alice +running +1/1 +default +20.*\d$"
+    assert re.search(line, tells("alice", "cluster", "list"))
+    assert tells("alice", "cluster", "why", opened[:8]) == "nothing is waiting: the cluster is running\n"
+    logs = tells("alice", "cluster", "logs", opened[:8], "--lines", "500")
+    assert re.search(r"--- scheduler\n(.*\n)*.*Scheduler at.*tls://", logs)
+    assert re.search(r"--- [0-9a-f]{32}\n(.*\n)*.*Registered to.*tls://", logs)
+    quota = tells("alice", "quota")
+    assert re.search(r"(?m)^user alice\n.*\n  clusters +no limit +\d+ +no limit$", quota)
+    usage = tells("alice", "usage", "--by", "user,cluster", "--since", "1 d")
+    charged = re.search(rf"(?m)^alice +{opened} +(\d+\.\d\d) ", usage)
+    assert charged
+    assert "bob" not in usage
+    token = gateway.token(OPERATOR, "read", "clusters", "admin")
+    assert re.search(line, tells(OPERATOR, "cluster", "list", "--all", token=token))
+    assert re.search(r"(?m)^alice +\d(.*\n)+bob +\d", tells(OPERATOR, "usage", token=token))
+    status, text = gateway.sciplat("alice", "cluster", "list", "--all")
+    assert (status, "Only an admin" in text) == (2, True), text
+
+
+def test_a_stopped_cluster_leaves_nothing_but_its_logs_and_says_who_stopped_it(gateway, alice):
+    name = alice.run("third = sciplat.open_cluster(workers=1); third.client.wait_for_workers(1); answer = third.name", 90)
+    token = gateway.token(OPERATOR, "read", "clusters", "admin")
+    status, text = gateway.sciplat(OPERATOR, "cluster", "stop", name[:8], token=token)
+    assert (status, text) == (0, f"stopped {name[:8]}\n")
+    until(lambda: gateway.cluster(name)["status"] == "stopped", 20)
+    assert gateway.processes(name) == []
+    assert gateway.cluster(name)["reason"] == "stopped by an admin of the gateway"
+    status, text = gateway.sciplat("alice", "cluster", "logs", name[:8])
+    assert (status, text.count("\n--- ")) == (0, 1), text
+    assert re.search(r"--- scheduler\n(.*\n)*.*tls://", text)
+    status, text = gateway.sciplat("alice", "cluster", "why", name[:8])
+    assert (status, text) == (0, "stopped: stopped by an admin of the gateway\n")
+    alice.run("third.close()")
