@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sciplat.gateway.cluster import Cluster, open_cluster
     from sciplat.gateway.cluster import open_cluster
     from sciplat.ingest.catalog import ingest_catalog
     from sciplat.ingest.images import ingest_images
@@ -19,6 +20,7 @@ __all__ = [
     "Box",
     "Catalog",
     "Cell",
+    "Cluster",
     "Cone",
     "Errors",
     "Images",
@@ -38,6 +40,7 @@ _HOMES = {
     "Box": "sciplat.sky.region",
     "Catalog": "sciplat.lazy.catalog",
     "Cell": "sciplat.sky.cell",
+    "Cluster": "sciplat.gateway.cluster",
     "Cone": "sciplat.sky.region",
     "Errors": "sciplat.sky.motion",
     "Images": "sciplat.lazy.images",
@@ -48,6 +51,7 @@ _HOMES = {
     "ingest_catalog": "sciplat.ingest.catalog",
     "ingest_images": "sciplat.ingest.images",
     "open_catalog": "sciplat.lazy.open",
+    "open_cluster": "sciplat.gateway.cluster",
     "open_cluster": "sciplat.gateway.cluster",
     "open_images": "sciplat.lazy.images",
 }

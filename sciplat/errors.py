@@ -232,6 +232,19 @@ class GatewayError(SciplatError, ConnectionError):
     __str__ = SciplatError.__str__
 
 
+class GatewayAway(GatewayError):
+    """A gateway does not answer at present."""
+
+    code = "gateway-away"
+    kind: Kind = "transient"
+
+
+class ClusterNotFound(GatewayError, LookupError):
+    """A gateway has no such cluster, or it is another user's."""
+
+    code = "cluster-not-found"
+
+
 class TokenRefused(SciplatError, PermissionError):
     """A token is unknown, expired, revoked or not meant for this.
 

@@ -7,7 +7,7 @@ The values that differ between sites are read from the environment; change their
 import os
 from pathlib import Path
 
-# As notebooks and browsers reach the hub, and as site.yaml says of the gateway: its `address`, and https if it has `tls`.
+# As notebooks and browsers reach the hub; and what site.yaml says of the gateway: its `address`, https if it has `tls`.
 HUB = os.environ.get("SCIPLAT_HUB_URL", "https://hub.example.org")
 GATEWAY = os.environ.get("SCIPLAT_HUB_GATEWAY", "https://hub.example.org:8000")
 # The service's secret. The hub alone reads it: the gateway shows the hub nothing but the tokens of its users.
@@ -30,7 +30,7 @@ c.JupyterHub.services.append(
 )
 
 # Who may use it: every user here, or those in `groups` of a role of your own in the place of "user". A notebook
-# server's token never opens more than its user may do. Hubs that define one of these roles already add MAY_USE_IT there.
+# server's token never opens more than its user may do. A hub that has one of these roles already adds the scope there.
 c.JupyterHub.load_roles.append({"name": "user", "scopes": ["self", MAY_USE_IT]})
 c.JupyterHub.load_roles.append(
     {"name": "server", "scopes": ["users:activity!user", "access:servers!server", MAY_USE_IT]}

@@ -8,20 +8,25 @@ applied there.
 
 import time
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
+from aiohttp.web import HTTPForbidden
 from dask_gateway_server.backends.base import PublicException
 from dask_gateway_server.backends.db_base import Cluster, DBBackendBase, JobStatus, Worker
 from dask_gateway_server.traitlets import Type
 
 from sciplat.errors import SciplatError
 from sciplat.gateway.cluster_config import SiteClusterConfig, scheduler_amount, worker_amount
-from sciplat.gateway.commands import scheduler_command, worker_command, worker_environment
+from sciplat.gateway.commands import common_environment, scheduler_command, worker_command
+from sciplat.gateway.guard import SCHEDULER_ENVIRONMENT, WORKER_ENVIRONMENT
 from sciplat.gateway.heartbeat import Heartbeat, checked
 from sciplat.gateway.ledger import Held, Lease, Ledger
 from sciplat.gateway.options import cluster_options
 from sciplat.gateway.quota import Refusal
+from sciplat.gateway.refusals import tell
+from sciplat.gateway.units import format_duration
 from sciplat.gateway.watch import Watch
 
 _MOST_FAILURES = 3  # workers in a row that do not start
@@ -40,6 +45,8 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         The last heartbeat of each running cluster.
     refusals : dict
         Why a cluster did not get all the workers that it asked for.
+    refused : Counter
+        How often each limit has refused somebody.
     """
 
     cluster_config_class = Type(SiteClusterConfig, klass="dask_gateway_server.backends.base.ClusterConfig", config=True)
@@ -51,6 +58,7 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         self.ledger = Ledger(self.site.ledger_url, self.site.quotas.policy())
         self.beats: dict[str, Heartbeat] = {}
         self.refusals: dict[str, Refusal] = {}
+        self.refused: Counter[str] = Counter()
 
     # what a batch system does
 
@@ -86,7 +94,10 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
 
     async def get_cluster_options(self, user: Any) -> Any:
         """Return the options that a user has."""
-        return cluster_options(self.site, user)
+        try:
+            return cluster_options(self.site, user)
+        except SciplatError as error:
+            raise HTTPForbidden(reason=one_line(error)) from error
 
     async def process_cluster_options(self, user: Any, request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         """Return the checked options and the configuration; errors are one line, as HTTP wants it."""
@@ -104,21 +115,22 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         options, config = await self.process_cluster_options(user, cluster_options)
         refusal = self.ledger.refusal(user.name, tuple(config.owner_groups), scheduler_amount(config), time.time())
         if refusal is not None:
-            raise PublicException(self.tell(refusal))
+            self._refuse(refusal, user.name)
         await self.probe(config, user.name)
         cluster = self.db.create_cluster(user.name, options, config.to_dict())
         refusal = self.ledger.grant(_scheduler_lease(cluster), time.time())
         if refusal is not None:  # somebody else was quicker
             self.db.update_cluster(cluster, status=JobStatus.STOPPED, target=JobStatus.STOPPED)
-            raise PublicException(self.tell(refusal))
+            self._refuse(refusal, user.name)
         self.audit.write("cluster-created", user=user.name, cluster=cluster.name, profile=config.profile)
         self.queue.put(cluster)
         return str(cluster.name)
 
-    def tell(self, refusal: Refusal) -> str:
-        """Return a refusal for people, in one line."""
-        holders = self.ledger.holders(refusal.account, refusal.limit, time.time())
-        return "quota: " + " ".join(refusal.message(holders).split())
+    def _refuse(self, refusal: Refusal, user: str, cluster: str | None = None) -> None:
+        """Tell a user which quota stands in the way, as the error of what they ask for."""
+        self.refused[refusal.limit] += 1
+        self.audit.write("quota-refused", user=user, cluster=cluster, limit=refusal.limit)
+        raise PublicException(tell(self, refusal, user))
 
     # workers are asked for
 
@@ -130,14 +142,14 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         if more > 0:
             refusal = self.ledger.refusal(*_owner(row), worker_amount(row.config) * more, time.time())
             if refusal is not None:
-                self.audit.write("quota-refused", user=row.username, cluster=row.name, limit=refusal.limit)
-                raise PublicException(self.tell(refusal))
+                self._refuse(refusal, row.username, row.name)
         await super().forward_message_to_scheduler(cluster, msg)
 
     async def _check_cluster_scale(self, cluster: Cluster) -> None:
         """Make the workers that a cluster lacks, as many as quotas allow; what is left over is tried again later."""
         if cluster.worker_start_failure_count >= _MOST_FAILURES:
-            await self.fail(cluster, f"{_MOST_FAILURES} workers in a row did not start: {cluster.state.get('last', '')}")
+            last = cluster.state.get("last", "")
+            await self.fail(cluster, f"{_MOST_FAILURES} workers in a row did not start: {last}")
             return
         self.refusals.pop(cluster.name, None)
         missing = cluster.count - len(staying(cluster))
@@ -168,6 +180,15 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         self.log.info("Worker %s is replaced: %s", worker.name, reason)
         self.db.update_worker(worker, target=JobStatus.FAILED)
         self.queue.put(worker)
+
+    async def stop_cluster(self, cluster_name: str, failed: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Stop a cluster; one that was idle for so long that it is over keeps this as its reason."""
+        cluster, beat = self.db.get_cluster(cluster_name), self.beats.get(cluster_name)
+        idle = cluster.config.idle_timeout if cluster is not None else 0
+        if idle and beat is not None and beat.quiet_since and time.time() - beat.quiet_since >= idle:
+            reason = f"it had nothing to do for {format_duration(idle)}"
+            self.db.update_cluster(cluster, state={**cluster.state, "reason": reason})
+        await super().stop_cluster(cluster_name, failed)
 
     # something tells that it lives
 
@@ -212,6 +233,11 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
     async def fail(self, cluster: Cluster, reason: str) -> None:
         """Stop a cluster for a reason that its owner is told."""
         self.db.update_cluster(cluster, state={**cluster.state, "reason": reason}, target=JobStatus.FAILED)
+        self.queue.put(cluster)
+
+    def end(self, cluster: Cluster, reason: str) -> None:
+        """Stop a cluster that has not failed, for a reason that its owner is told."""
+        self.db.update_cluster(cluster, state={**cluster.state, "reason": reason}, target=JobStatus.STOPPED)
         self.queue.put(cluster)
 
     async def _cluster_to_closing(self, cluster: Cluster) -> None:
@@ -285,9 +311,18 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         """Return the command of a worker."""
         return worker_command(self.site, cluster, worker_name, scheduler_address or cluster.scheduler_address)
 
+    def get_scheduler_env(self, cluster: Cluster) -> dict[str, str]:
+        """Return the environment of a scheduler."""
+        return {**super().get_scheduler_env(cluster), **SCHEDULER_ENVIRONMENT}
+
+    def get_worker_env(self, cluster: Cluster) -> dict[str, str]:
+        """Return the environment of a worker."""
+        kernels = {"SCIPLAT_KERNEL_CACHE_SOURCE": cluster.config.kernels} if cluster.config.kernels else {}
+        return {**super().get_worker_env(cluster), **WORKER_ENVIRONMENT, **kernels}
+
     def get_env(self, cluster: Cluster) -> dict[str, str]:
         """Return the environment of scheduler and workers."""
-        return {**cluster.config.variables, **super().get_env(cluster), **worker_environment(self.site)}
+        return {**cluster.config.variables, **super().get_env(cluster), **common_environment(self.site)}
 
 
 def staying(cluster: Cluster) -> list[Worker]:

@@ -7,13 +7,22 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from sciplat.errors import ArgumentError, EnvironmentMismatch, GatewayError, MissingDependency, SciplatError
+from sciplat.errors import (
+    ArgumentError,
+    ClusterNotFound,
+    EnvironmentMismatch,
+    GatewayAway,
+    GatewayError,
+    MissingDependency,
+    SciplatError,
+)
 from sciplat.gateway.connection import Connection
 from sciplat.gateway.login import Login, find_login
 from sciplat.gateway.versions import installed_versions, mismatches
 from sciplat.tasks.progress import Progress
 
 _POLL = 0.2  # seconds between two looks at a cluster that starts
+_PATIENCE = 15.0  # seconds in which a gateway that was ended is there again
 _OVER = ("stopping", "stopped", "failed")
 
 
@@ -81,7 +90,7 @@ def open_cluster(
         return Cluster(connection, name, least, most)
     except BaseException:
         with suppress(SciplatError):
-            connection.delete(f"/api/sciplat/clusters/{name}")
+            _stop(connection, name)
         raise
 
 
@@ -146,7 +155,8 @@ class Cluster:
         """End the cluster; what it has written stays, and an unfinished plan goes on when it is called again."""
         if self._cluster.status != "closed":
             self.client.close()
-            self._cluster.close()
+            self._cluster.close(shutdown=False)
+            _stop(self._connection, self.name)
 
     def __enter__(self) -> Self:
         return self
@@ -172,11 +182,28 @@ def _bounds(workers: Any) -> tuple[int, int]:
     """Return the least and the most workers."""
     pair = workers if isinstance(workers, tuple) else (workers, workers)
     if len(pair) != 2 or any(not isinstance(one, int) or isinstance(one, bool) for one in pair):
-        raise ArgumentError("workers is a number, or the least and the most", found=repr(workers), hint="workers=(2, 20)")
+        wanted = "workers is a number, or the least and the most"
+        raise ArgumentError(wanted, found=repr(workers), hint="workers=(2, 20)")
     least, most = pair
     if not 0 <= least <= most or most == 0:
         raise ArgumentError("workers are at least none and at most some", found=repr(workers), hint="workers=(0, 20)")
     return least, most
+
+
+def _stop(connection: Connection, name: str) -> None:
+    """Stop a cluster, also if the gateway is just being started again; one that is over already is left alone."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.delete(f"/api/sciplat/clusters/{name}")
+        except ClusterNotFound:
+            return
+        except GatewayAway:
+            if time.monotonic() > end:
+                raise
+            time.sleep(_POLL)
+        else:
+            return
 
 
 def _ask(connection: Connection, options: dict[str, Any]) -> str:
@@ -189,7 +216,8 @@ def _wait_for_scheduler(connection: Connection, name: str) -> None:
         while True:
             state = connection.cluster(name)
             if state["status"] in _OVER:
-                raise GatewayError(f"the cluster did not start: {state['reason']}", hint=f"sciplat cluster logs {name[:8]}")
+                reason, hint = state["reason"], f"sciplat cluster logs {name[:8]}"
+                raise GatewayError(f"the cluster did not start: {reason}", hint=hint)
             if state["status"] == "running":
                 break
             bar.show(note="".join(state["waiting"][:1]))

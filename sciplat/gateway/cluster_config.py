@@ -20,6 +20,7 @@ class SiteClusterConfig(ClusterConfig):  # type: ignore[misc]
     gpus = Integer(0, help="GPUs of a worker.")
     gpu_type = Unicode("", help="Kind of GPU, as the batch system calls it.")
     prefix = Unicode("", help="The virtual environment in which scheduler and workers run.")
+    kernels = Unicode("", help="A folder of compiled kernels that the site provides.")
     setup = List(Unicode(), help="Lines of the job script before anything runs.")
     partition = Unicode("", help="Partition of the batch system.")
     qos = Unicode("", help="Quality of service of the batch system.")

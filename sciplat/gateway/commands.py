@@ -30,7 +30,7 @@ def scheduler_command(site: "Site", cluster: Any) -> list[str]:
         *_on_interface(site, cluster),
         *cluster.config.scheduler_cmd,
         *("--protocol", "tls", "--host", host, "--port", "0"),
-        *("--dashboard-address", f"{host}:0", "--preload", "sciplat.gateway.scheduler_preload"),
+        *("--dashboard-address", f"{host}:0", "--no-dashboard", "--preload", "sciplat.gateway.scheduler_preload"),
         *("--dg-api-address", f"{host}:0", "--dg-heartbeat-period", str(site.heartbeat)),
         *("--dg-adaptive-period", str(cluster.config.adaptive_period)),
         *("--dg-idle-timeout", str(cluster.config.idle_timeout)),
@@ -50,7 +50,7 @@ def worker_command(site: "Site", cluster: Any, name: str, scheduler: str) -> lis
     ]
 
 
-def worker_environment(site: "Site") -> dict[str, str]:
+def common_environment(site: "Site") -> dict[str, str]:
     """Return what schedulers and workers find in their environment on top of what dask-gateway gives them."""
     return {
         "SCIPLAT_SITE": site.name,
@@ -58,7 +58,6 @@ def worker_environment(site: "Site") -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
-        "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": "[]",  # a worker's own HTTP port would answer anybody on the node
     }
 
 

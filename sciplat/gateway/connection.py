@@ -5,16 +5,18 @@ import json
 import ssl
 import time
 import urllib.request
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
 
-from sciplat.errors import GatewayError, QuotaExceeded, SciplatError, TokenRefused
+from sciplat.errors import ClusterNotFound, GatewayAway, GatewayError, QuotaExceeded, SciplatError, TokenRefused
 from sciplat.gateway.login import Login
+from sciplat.gateway.refusals import MARK
 
 _ANSWER = 30.0  # seconds in which a gateway begins to answer, and in which it ends
 _LARGEST = 128 * 1024**2  # bytes of an answer: the logs of fifty workers
+_AWAY = {502, 503, 504}  # the proxy answers, and nobody behind it
 _PLAIN = {404, 409, 422}  # refusals whose reason says it all
 
 
@@ -79,7 +81,7 @@ class Connection:
             reason = error.reason if isinstance(error, URLError) else error
             untrusted = isinstance(reason, ssl.SSLError)
             hint = "SSL_CERT_FILE names an authority of one's own" if untrusted else "is it running there?"
-            raise GatewayError(
+            raise GatewayAway(
                 f"the gateway {address} does not answer", found=str(reason) or type(reason).__name__, hint=hint
             ) from error
 
@@ -102,6 +104,9 @@ def _read(reply: Any) -> bytes:
             raise GatewayError("the gateway's answer is too large", found=f"more than {_LARGEST >> 20} MiB")
         if time.monotonic() > limit:
             raise TimeoutError("it takes too long")
+    told = reply.headers.get("Content-Length", "")
+    if told.isdecimal() and size < int(told):
+        raise IncompleteRead(parts[-1] if parts else b"", int(told) - size)
     return b"".join(parts)
 
 
@@ -123,18 +128,25 @@ def _refusal(error: HTTPError, address: str) -> SciplatError:
     try:
         reason = str(json.loads(_read(error))["error"])
     except (ValueError, KeyError, TypeError, RecursionError, HTTPException, OSError):
-        reason = str(error.reason)
-    if reason.startswith("quota: "):
-        return QuotaExceeded(reason.removeprefix("quota: "), hint="sciplat quota shows what you have and use")
+        reason = f"the gateway {address} is not there at present" if error.code in _AWAY else str(error.reason)
+    if reason.startswith(MARK):
+        return QuotaExceeded(reason.removeprefix(MARK), hint="sciplat quota shows what you have and use")
     if error.code in {401, 403}:
         hint = "sciplat token create makes one that is good" if error.code == 401 else ""
         return TokenRefused(f"the gateway {address} does not let you in: {reason}", hint=hint)
+    if error.code in _AWAY:
+        return GatewayAway(reason, hint="try again in a moment")
+    if error.code in _PLAIN:
+        return (ClusterNotFound if error.code == 404 else GatewayError)(reason)
+    return _unexpected(error, reason, address)
+
+
+def _unexpected(error: HTTPError, reason: str, address: str) -> SciplatError:
+    """Return what it means when an answer is none that a gateway in order gives."""
     if error.code >= 500:
         return GatewayError(f"the gateway {address} has failed: {reason}", found=f"status {error.code}")
     if error.code < 400:
-        return GatewayError(
-            f"{address} sends us elsewhere, which no gateway does",
-            found=str(error.headers.get("Location"))[:200],
-            hint="is the address right?",
-        )
-    return GatewayError(reason, found="" if error.code in _PLAIN else f"status {error.code}")
+        where = str(error.headers.get("Location"))[:200]
+        told = f"{address} sends us elsewhere, which no gateway does"
+        return GatewayError(told, found=where, hint="is the address right?")
+    return GatewayError(reason, found=f"status {error.code}")

@@ -37,7 +37,7 @@ class _Pass:
 
     cluster: str
     user: str
-    credential: str  # the Authorization header that they came with: a hub's tokens can be checked in no other way
+    credential: str = field(repr=False)  # their Authorization header: a hub's tokens can be checked in no other way
     checked: float = field(default_factory=time.monotonic)
     mark: str = field(default_factory=lambda: "~" + secrets.token_urlsafe(12))
 

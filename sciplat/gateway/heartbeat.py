@@ -36,12 +36,15 @@ class Heartbeat:
         When workers will end, seconds since the epoch, by name.
     versions : dict
         Versions of the packages in the cluster's environment.
+    quiet_since : float or None
+        Since when nothing runs or waits to run, seconds since the epoch, whether or not workers are awaited.
     """
 
     message: dict[str, Any]
     running: list[str]
     ends: dict[str, float]
     versions: dict[str, str]
+    quiet_since: float | None = None
 
 
 def checked(msg: Any, cluster: Any, site: "Site") -> Heartbeat:
@@ -75,7 +78,9 @@ def checked(msg: Any, cluster: Any, site: "Site") -> Heartbeat:
         name: told[name] for name in PACKAGES if isinstance(told.get(name), str) and _VERSION.fullmatch(told[name])
     }
     running = list(dict.fromkeys([*names["active_workers"], *names["closing_workers"]]))
-    return Heartbeat({"count": count, **addresses, **names}, running, ends, versions)
+    quiet: Any = msg.get("quiet_since")
+    message = {"count": count, **addresses, **names}
+    return Heartbeat(message, running, ends, versions, float(quiet) if _is_time(quiet) else None)
 
 
 def _own_names(names: Any, cluster: Any) -> list[str]:

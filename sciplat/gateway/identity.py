@@ -213,7 +213,7 @@ class SiteAuthenticator(Authenticator):  # type: ignore[misc]
         self.audit.write(
             "request",
             user=user and user.name,
-            cluster=request.match_info.get("cluster_name", request.match_info.get("name")),
+            cluster=request.match_info.get("cluster_name") or request.match_info.get("cluster"),
             source=source_address(request),
             outcome="ok" if status < 400 else reason,
             status=status,

@@ -134,6 +134,7 @@ def _overrides(site: "Site", options: Any, user: Any) -> dict[str, Any]:
         "gpus": profile.gpus,
         "gpu_type": profile.gpu_type or "",
         "prefix": prefix,
+        "kernels": str(profile.kernels or ""),
         "scheduler_cmd": [f"{prefix}/bin/dask", "scheduler"],
         "worker_cmd": [f"{prefix}/bin/dask", "worker"],
         "setup": list(profile.setup),
@@ -181,17 +182,13 @@ def _check_most(what: str, asked: Any, most: Any, profile: str) -> None:
 
 
 def _environment(profile: "Profile", options: Any) -> str:
-    """Return the prefix of the environment: the profile's if it has one, otherwise the one of whoever asks."""
-    asked = options.environment.rstrip("/")
+    """Return the prefix of the environment: the profile's if it has one, otherwise the one of whoever asks.
+
+    Our client always names the notebook's; how that differs from a profile's is found when it connects.
+    """
     if profile.environment is not None:
-        fixed = str(profile.environment)
-        if asked not in {"", fixed}:
-            raise ArgumentError(
-                f"the profile {options.profile} runs in the environment {fixed}",
-                found=_told(asked),
-                hint="leave it out",
-            )
-        return fixed
+        return str(profile.environment)
+    asked = options.environment.rstrip("/")
     if options.environment and not (asked.startswith("/") and ":" not in asked and ".." not in asked.split("/")):
         raise ArgumentError("an environment is the absolute path of its folder", found=_told(options.environment))
     return asked or sys.prefix

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -26,6 +27,7 @@ def add_routes(app: web.Application) -> None:
     app : aiohttp.web.Application
         With "backend" (a SiteBackend), "authenticator" (a SiteAuthenticator) and "gateway" (which has `site`).
     """
+    app.middlewares.append(_need_object)
     metrics = Metrics(app["backend"])
     app.on_response_prepare.append(metrics.count)
 
@@ -36,6 +38,21 @@ def add_routes(app: web.Application) -> None:
     app.add_routes([web.get("/metrics", api_handler(show_metrics, user_authenticated=True))])
     app.add_routes([web.get(path, show_health) for path in ("/health", "/api/sciplat/health")])
     Dashboards(app).add_routes()
+
+
+@web.middleware
+async def _need_object(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Refuse a body that is no JSON object, over which upstream's handlers stumble."""
+    if request.path.startswith("/api/v1/") and request.can_read_body:
+        try:
+            good = isinstance(await request.json(), dict)
+        except (ValueError, RecursionError):
+            good = False
+        if not good:
+            return web.json_response({"error": "the body of this request is no JSON object"}, status=400)
+    return await handler(request)
 
 
 async def show_health(request: web.Request) -> web.Response:

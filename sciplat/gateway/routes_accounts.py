@@ -8,28 +8,15 @@ from aiohttp import web
 
 from sciplat.errors import ArgumentError, TokenRefused
 from sciplat.gateway.answer import answer, iso, read_object
-from sciplat.gateway.quota import LIMITS, Account, Refusal, Standing, period_end
+from sciplat.gateway.quota import LIMITS, Standing, period_end
+from sciplat.gateway.refusals import own_holders
+from sciplat.gateway.tokens import described
 from sciplat.gateway.units import parse_duration
 
 _KEYS = ("user", "group", "cluster")
 _DAY = 86_400.0
 _LONGEST = 366 * _DAY  # of a report, and of a token's life
 _HOLDERS = 20  # clusters that an answer names for a limit
-
-
-def own_holders(backend: Any, user: str, account: Account, limit: str, now: float) -> list[tuple[str, float]]:
-    """Return which of a user's own clusters use a limit, and how much; a group's other members stay unnamed."""
-    holders: list[tuple[str, float]] = backend.ledger.holders(account, limit, now)
-    if account.kind == "user":
-        return holders
-    own = backend.db.username_to_clusters.get(user, {})
-    return [(cluster, amount) for cluster, amount in holders if cluster in own]
-
-
-def tell(backend: Any, refusal: Refusal, user: str) -> str:
-    """Return a refusal in one line for the user whom it stands in the way."""
-    holders = own_holders(backend, user, refusal.account, refusal.limit, time.time())
-    return "quota: " + " ".join(refusal.message(holders).split())
 
 
 async def show_quota(request: web.Request) -> dict[str, Any]:
@@ -74,7 +61,7 @@ async def show_usage(request: web.Request) -> dict[str, Any]:
 async def list_tokens(request: web.Request) -> dict[str, Any]:
     """Answer with the user's tokens, without what opens."""
     now = time.time()
-    return {"tokens": [_described(one, now) for file in _files(request) for one in file.list(request["user"].name)]}
+    return {"tokens": [described(one, now) for file in _files(request) for one in file.list(request["user"].name)]}
 
 
 async def create_token(request: web.Request) -> dict[str, Any]:
@@ -97,7 +84,7 @@ async def create_token(request: web.Request) -> dict[str, Any]:
         )
     token, text = _files(request)[0].create(user.name, name, scopes=scopes, lifetime=float(lifetime), now=now)
     request.app["backend"].audit.write("token-created", user=user.name, token=token.id, scopes=token.scopes)
-    return {"token": text, **_described(token, now)}
+    return {"token": text, **described(token, now)}
 
 
 async def revoke_token(request: web.Request) -> None:
@@ -119,20 +106,6 @@ def _files(request: web.Request) -> list[Any]:
     if not files:
         raise web.HTTPNotFound(reason="This gateway has no tokens of its own; the hub's tokens open it")
     return files
-
-
-def _described(token: Any, now: float) -> dict[str, Any]:
-    ended, kind = token.ended(now), "revoked" if token.revoked is not None else "expired"
-    until = "for ever" if token.expires is None else f"until {iso(token.expires)}"
-    return {
-        "id": token.id,
-        "user": token.user,
-        "name": token.name,
-        "scopes": list(token.scopes),
-        "created": iso(token.created),
-        "expires": iso(token.expires),
-        "state": until if ended is None else f"{kind} {iso(ended)}",
-    }
 
 
 ACCOUNT_ROUTES = (

@@ -14,7 +14,7 @@ from sciplat.errors import ArgumentError
 from sciplat.gateway.answer import answer, iso, read_flag, read_number
 from sciplat.gateway.backend import one_line
 from sciplat.gateway.identity import find_cluster
-from sciplat.gateway.routes_accounts import tell
+from sciplat.gateway.refusals import tell
 
 _DAY = 86_400.0
 _LINES = 100  # of a log, unless more or fewer are asked for

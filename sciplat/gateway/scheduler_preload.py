@@ -164,7 +164,7 @@ class SiteSchedulerService(upstream.GatewaySchedulerService):  # type: ignore[mi
             "closed_workers": sorted(closed, key=str),
             "versions": self.versions,
             "ends": {str(ws.name): ws.metrics["ends"] for ws in workers if "ends" in ws.metrics},
-            "idle_since": self.idle_since(),
+            "quiet_since": self.scheduler.idle_since,
         }
         await self.gateway.heartbeat(message)
         self._told = closing

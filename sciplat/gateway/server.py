@@ -11,9 +11,10 @@ from typing import Any
 from dask_gateway_server.app import DaskGateway
 from traitlets.config import Config
 
+from sciplat.errors import SciplatError
 from sciplat.gateway.audit import Audit
 from sciplat.gateway.private import database_key, make_folders, proxy_token
-from sciplat.gateway.routes import add_routes
+from sciplat.gateway.routes import add_routes, find_health
 from sciplat.gateway.site import Site, load_site
 from sciplat.gateway.site_values import is_loopback, split_address
 
@@ -47,6 +48,10 @@ class SiteGateway(DaskGateway):  # type: ignore[misc]
         """Make backend and authenticator, and add our answers to upstream's."""
         super().initialize(argv or [])
         add_routes(self.app)
+
+    async def health(self) -> dict[str, Any]:
+        """Return what works and what does not."""
+        return await find_health(self.app)
 
 
 def traits(site: Site) -> Config:
@@ -96,10 +101,13 @@ def api_url(site: Site) -> str:
 def main() -> None:
     """Serve the site of the file that is named on the command line."""
     os.umask(0o077)  # databases hold what users say of their clusters
-    site = load_site(Path(sys.argv[1]))
-    make_folders(site.state)
-    gateway = SiteGateway(site)
-    gateway.initialize()
+    try:
+        site = load_site(Path(sys.argv[1]))
+        make_folders(site.state)
+        gateway = SiteGateway(site)
+        gateway.initialize()
+    except SciplatError as error:
+        sys.exit(f"error: {error}")
     gateway.start()
 
 

@@ -122,7 +122,8 @@ class Profile(Section):
     """A kind of cluster: who may have it, how large its workers are by default and at most, and where they run.
 
     Sizes are those of one worker. `environment` is the virtual environment of its workers, by default the notebook's
-    own; `setup` are lines of the job script before it; `flags` are further options of sbatch.
+    own, and `kernels` a folder of root's with kernels compiled for it; `setup` are lines of the job script before it;
+    `flags` are further options of sbatch.
     """
 
     groups: tuple[GroupName, ...] = ()
@@ -138,6 +139,7 @@ class Profile(Section):
     scheduler_cores: Positive = 1
     scheduler_memory: Bytes = 2 * 1024**3
     environment: FilePath | None = None
+    kernels: FilePath | None = None
     setup: tuple[Line, ...] = ()
     partition: Word | None = None
     qos: Word | None = None

@@ -8,6 +8,7 @@ import fcntl
 import http.client
 import os
 import signal
+import socket
 import ssl
 import sys
 import time
@@ -23,6 +24,7 @@ from sciplat.gateway.site_values import split_address
 
 _READY = 60.0  # seconds in which server and proxy must answer
 _STOP = 30.0  # seconds in which a server stops its clusters
+_FREED = 2.0  # seconds in which the kernel gives an address free after its holder has ended: threads end one by one
 _LOOK = 0.1
 _ALIVE = "/api/health"
 
@@ -44,7 +46,7 @@ def supervise(site: Site, path: Path, ready: Callable[[], None]) -> None:
     Raises
     ------
     SiteError
-        If another supervisor runs for this state.
+        If another supervisor runs for this state, or somebody else has one of its addresses.
     GatewayError
         If a process does not come up; nothing that was started is left then.
     """
@@ -56,10 +58,11 @@ def supervise(site: Site, path: Path, ready: Callable[[], None]) -> None:
         _check_free(site.api_address, *([] if adopted else [site.address]))
         came_up = False
         try:
-            if not adopted:
-                proxy.start()
             server.start()
-            came_up = _wait_until_ready(site, (proxy, server), stopping)
+            came_up = _wait(lambda: answers(site.api_address, _ALIVE), stopping, server)
+            if came_up and not adopted:  # only now: it would wait ever longer between two looks for the server
+                proxy.start()
+            came_up = came_up and _wait(lambda: _is_reached(site), stopping, server, proxy)
             if came_up:
                 ready()
             while not stopping:
@@ -134,34 +137,43 @@ def answers(address: str, path: str, *, tls: bool = False) -> bool:
             return False
 
 
-def _wait_until_ready(site: Site, processes: tuple[Child, Child], stopping: list[int]) -> bool:
-    """Return when server and proxy answer, or False when they are to stop."""
+def _wait(answer: Callable[[], bool], stopping: list[int], *children: Child) -> bool:
+    """Return when the last of some children answers, or False when it is to stop."""
     limit = time.monotonic() + _READY
     while not stopping:
-        for child in processes:
+        for child in children:
             if not child.runs:
                 raise GatewayError(f"the gateway's {child.name} did not start", found=child.tail(), hint=str(child.log))
-        if answers(site.api_address, _ALIVE):
-            if answers(site.address, site.prefix + _ALIVE, tls=site.tls is not None):
-                return True
-            late = processes[0]
-        else:
-            late = processes[1]
+        if answer():
+            return True
         if time.monotonic() > limit:
+            late = children[-1]
             raise GatewayError(f"the gateway's {late.name} does not answer", found=late.tail(), hint=str(late.log))
         time.sleep(_LOOK)
     return False
 
 
+def _is_reached(site: Site) -> bool:
+    """Return whether the server answers through the proxy, as users reach it."""
+    return answers(site.address, site.prefix + _ALIVE, tls=site.tls is not None)
+
+
 def _check_free(*addresses: str) -> None:
     """Refuse an address that somebody else has: who answers there would be taken for the gateway."""
-    import socket
-
+    limit = time.monotonic() + _FREED
     for address in addresses:
-        host, port = split_address(address)
-        with suppress(OSError):
-            socket.create_connection((host, port), timeout=5).close()
-            raise SiteError(f"something else answers at {address}", hint="name another address in the site file")
+        while _is_taken(address):
+            if time.monotonic() > limit:
+                raise SiteError(f"something else answers at {address}", hint="name another address in the site file")
+            time.sleep(_LOOK)
+
+
+def _is_taken(address: str) -> bool:
+    try:
+        socket.create_connection(split_address(address), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _lock(site: Site) -> Path:

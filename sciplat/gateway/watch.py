@@ -4,7 +4,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from dask_gateway_server.backends.db_base import JobStatus
+
 from sciplat.gateway.quota import Amount
+from sciplat.gateway.refusals import tell
+from sciplat.gateway.units import format_duration
 
 if TYPE_CHECKING:
     from sciplat.gateway.backend import SiteBackend
@@ -47,15 +51,19 @@ class Watch:
         for cluster in list(self._backend.db.active_clusters()):
             reason = self._over(cluster, now)
             if reason:
-                await self._backend.fail(cluster, reason)
+                self._backend.end(cluster, reason)
 
     def _over(self, cluster: Any, now: float) -> str:
         lifetime = cluster.config.lifetime
         if lifetime and now - cluster.start_time / 1000 > lifetime:
             return f"it has lived for {lifetime / 3600:g} h, the longest this gateway allows"
+        idle = cluster.config.idle_timeout
+        beat = self._backend.beats.get(cluster.name)
+        if idle and beat and beat.quiet_since and now - beat.quiet_since > idle and not _awaits(cluster):
+            return f"it had nothing to do for {format_duration(idle)}"  # and asks for workers that no quota allows
         refusal = self._backend.ledger.refusal(cluster.username, tuple(cluster.config.owner_groups), Amount(), now)
         if refusal is not None and refusal.limit == "core_hours":
-            return self._backend.tell(refusal)
+            return tell(self._backend, refusal, cluster.username)
         return ""
 
     async def _reap(self) -> None:
@@ -72,3 +80,8 @@ class Watch:
             return
         for (cluster, name), (started, ended) in (await self._backend.accounted(held)).items():
             self._backend.ledger.settle(cluster, name, started, ended)
+
+
+def _awaits(cluster: Any) -> bool:
+    """Return whether workers have been asked for and are not there yet."""
+    return any(worker.status < JobStatus.RUNNING for worker in cluster.active_workers())

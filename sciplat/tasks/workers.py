@@ -137,12 +137,19 @@ class DaskCluster:
     def memory(self) -> int | None:
         """Return the share of a thread on the worker that has least, once there is a worker."""
         with self._noticing():
-            first = self._client.submit(_settled_memory, pure=False)  # makes an adaptive cluster ask for a worker
-            if not self.present:
-                with Progress("waiting for workers", None):
-                    first.result()
-            first.result()
-            return _cluster_share(self._client, self._client.run(_settled_memory, on_error="ignore"))
+            for _ in range(_MOST_LOSSES):
+                with suppress(CancelledError):  # the connection broke, and may come back
+                    return self._ask_memory()
+                self.check()
+            return self._ask_memory()
+
+    def _ask_memory(self) -> int | None:
+        first = self._client.submit(_settled_memory, pure=False)  # makes an adaptive cluster ask for a worker
+        if not self.present:
+            with Progress("waiting for workers", None):
+                first.result()
+        first.result()
+        return _cluster_share(self._client, self._client.run(_settled_memory, on_error="ignore"))
 
     def submit(self, function: Callable[[Any], Any], item: Any) -> Any:
         """Hand work to the scheduler; equal arguments do not make it the same work, as it has effects on storage."""

@@ -1,8 +1,18 @@
-"""What the tests of clusters share: one gateway for each backend, and its users' notebooks."""
+"""What the tests of clusters share: a gateway for each backend, and its users' notebooks."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.cluster.running_gateway import BACKENDS, SERVICE_USER, RunningGateway, check_backend
+from tests.cluster.running_gateway import (
+    BACKENDS,
+    SERVICE_USER,
+    RunningGateway,
+    check_backend,
+    missing_for,
+    until,
+)
 
 OPERATOR = SERVICE_USER  # an admin of the gateways of these tests
 MORE = f"admins: {{users: [{OPERATOR}]}}"
@@ -10,50 +20,17 @@ PROFILES = """
 profiles:
   default: {cores: 1, memory: 512 MiB, max_memory: 64 TiB, max_cores: 4096, scheduler_memory: 512 MiB}
   short: {memory: 512 MiB, scheduler_memory: 512 MiB, walltime: WALLTIME}
-  closed: {groups: [nobody-is-in-it]}
+  other: {memory: 512 MiB, scheduler_memory: 512 MiB, environment: other}
 """
 SLURM_PROFILES = """
   preemptable: {memory: 512 MiB, scheduler_memory: 512 MiB, partition: preemptable}
 """
-
-
-@pytest.fixture(scope="session", params=BACKENDS)
-def gateway(request):
-    """A gateway of each backend; pytest runs all tests of one before it starts the next."""
-    backend = request.param
-    check_backend(backend)
-    profiles = PROFILES.replace("WALLTIME", "60 s" if backend == "slurm" else "20 s")
-    with RunningGateway(backend, more=MORE, profiles=profiles + SLURM_PROFILES * (backend == "slurm")) as gateway:
-        yield gateway
-
-
-@pytest.fixture(scope="session")
-def alice(gateway):
-    """A notebook of alice's."""
-    notebook = gateway.notebook("alice")
-    notebook.run("import json, os, time, sciplat; from sciplat.gateway.cluster import open_cluster; sciplat.open_cluster = open_cluster")
-    return notebook
-
-
-@pytest.fixture(scope="session")
-def bob(gateway):
-    """A notebook of bob's, who has no cluster."""
-    return gateway.notebook("bob")
-
-
-@pytest.fixture(scope="session")
-def opened(alice):
-    """The name of a cluster with one worker, which alice has open as `cluster` in her notebook."""
-    alice.run("cluster = sciplat.open_cluster(workers=1); cluster.client.wait_for_workers(1, timeout=60)")
-    return alice.run("answer = cluster.name")
-
 
 # Tasks without end, on workers that have one.
 STREAM = """
 import json, os, threading, time
 import sciplat
 from distributed import get_worker
-from sciplat.gateway.cluster import open_cluster; sciplat.open_cluster = open_cluster
 cluster = sciplat.open_cluster(workers=1, profile="short")
 results, wrong, enough = [], [], threading.Event()
 def work(number):
@@ -72,7 +49,69 @@ answer = cluster.name
 """
 
 
+
 @pytest.fixture(scope="session")
-def stream(bob):
-    """The name of a cluster of bob's whose workers have a short walltime, and on which tasks run all the time."""
-    return bob.run(STREAM)
+def gateways(request):
+    """The gateways of all backends that tests were chosen for, by backend."""
+    with running_gateways(request, "gateway", general_gateway) as found:
+        yield found
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def gateway(request, gateways):
+    """A gateway of each backend; pytest runs all tests of one before those of the next."""
+    check_backend(request.param)
+    return gateways[request.param]
+
+
+@pytest.fixture(scope="session")
+def streams(gateways):
+    """Bob's notebooks at all gateways, each with a cluster whose workers have a short walltime and always work."""
+    notebooks = {backend: gateway.notebook("bob") for backend, gateway in gateways.items()}
+    with ThreadPoolExecutor() as pool:
+        names = pool.map(lambda notebook: notebook.run(STREAM, 90), notebooks.values())
+        return dict(zip(notebooks, zip(notebooks.values(), names, strict=True), strict=True))
+
+
+@pytest.fixture(scope="session")
+def bob(gateway, streams):
+    """A notebook of bob's."""
+    return streams[gateway.backend][0]
+
+
+@pytest.fixture(scope="session")
+def stream(gateway, streams):
+    """The name of the cluster on which bob's tasks run."""
+    return streams[gateway.backend][1]
+
+
+@pytest.fixture(scope="session")
+def alice(gateway):
+    """A notebook of alice's."""
+    notebook = gateway.notebook("alice")
+    notebook.run("import json, os, time, sciplat")
+    return notebook
+
+
+@pytest.fixture(scope="session")
+def opened(gateway, alice):
+    """The name of a cluster with one worker, which alice has open as `cluster` in her notebook."""
+    name = alice.run("cluster = sciplat.open_cluster(workers=1); answer = cluster.name")
+    until(lambda: gateway.cluster(name)["workers"]["running"] == 1, 60)
+    return name
+
+
+def general_gateway(backend):
+    profiles = PROFILES.replace("WALLTIME", "60 s" if backend == "slurm" else "20 s")
+    return RunningGateway(backend, more=MORE, profiles=profiles + SLURM_PROFILES * (backend == "slurm"))
+
+
+@contextmanager
+def running_gateways(request, fixture, make):
+    """Run the gateways that `make` makes of the backends for which tests with a fixture were chosen, side by side."""
+    calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
+    chosen = {call.params[fixture] for call in calls if fixture in call.params}
+    gateways = {backend: make(backend) for backend in BACKENDS if backend in chosen and not missing_for(backend)}
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:
+        list(pool.map(stack.enter_context, gateways.values()))
+        yield gateways

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,11 +47,16 @@ for line in sys.stdin:
 
 def check_backend(backend):
     """Skip, or fail under CI, where a backend cannot run."""
-    missing = {"local": lambda: "", "local-multi": _no_users, "slurm": _no_slurm}[backend]()
+    missing = missing_for(backend)
     if missing and required({"local-multi": "users", "slurm": "slurm"}[backend]):
         pytest.fail(missing)
     if missing:
         pytest.skip(missing)
+
+
+def missing_for(backend):
+    """Return what a backend lacks here, or nothing."""
+    return {"local": lambda: "", "local-multi": _no_users, "slurm": _no_slurm}[backend]()
 
 
 def _no_users():
@@ -311,14 +317,24 @@ class RunningGateway:
                 found.append(process)
         return found
 
-    def jobs(self, *states):
-        """Return the numbers of its clusters' jobs in Slurm's queue: of all that are alive, or in some states."""
+    def running(self):
+        """Return the names of the clusters that have processes or jobs."""
+        found = set()
+        for process in self.processes():
+            with suppress(psutil.Error):
+                found.add(process.environ()["DASK_GATEWAY_CLUSTER_NAME"])
+        return found | {tag.split(":")[2] for _, tag in self._tags()}
+
+    def jobs(self, cluster=""):
+        """Return the numbers of the jobs in Slurm's queue that are its clusters', or one cluster's."""
+        return [job for job, tag in self._tags() if tag.startswith(f"sciplat:{self.name}:{cluster}")]
+
+    def _tags(self):
         if self.backend != "slurm":
             return []
-        asked = [f"--states={','.join(states)}"] if states else []
-        command = ["squeue", "--all", "--noheader", "--format=%i %k", *asked]
+        command = ["squeue", "--all", "--noheader", "--format=%i %k"]
         told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-        return [line.split()[0] for line in told.splitlines() if f" sciplat:{self.name}:" in line]
+        return [line.split() for line in told.splitlines() if f" sciplat:{self.name}:" in line]
 
     def __enter__(self):
         try:
@@ -334,8 +350,8 @@ class RunningGateway:
                 notebook.kill()
             self.stop()
         finally:
-            if self.jobs():
-                subprocess.run(["scancel", *self.jobs()], check=True, timeout=20)
+            if jobs := self.jobs():
+                subprocess.run(["scancel", *jobs], check=True, timeout=20)
             for process in self.processes():
                 process.kill()
             shutil.rmtree(self.folder, ignore_errors=True)

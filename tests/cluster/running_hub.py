@@ -27,12 +27,20 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 def check_hub():
     """Skip, or fail under CI, where no hub can run."""
-    programs = SHARED_ENVIRONMENT / "bin" / "jupyterhub", SHARED_ENVIRONMENT.parent / "npm" / "bin"
-    missing = "" if os.geteuid() == 0 and all(one.exists() for one in programs) else "JupyterHub needs root and"
+    missing = _what_is_missing()
     if missing and required("hub"):
-        pytest.fail(f"{missing} deploy/jupyterhub/dev-hub install")
+        pytest.fail(f"JupyterHub: {missing}")
     if missing:
-        pytest.skip(f"{missing} deploy/jupyterhub/dev-hub install")
+        pytest.skip(f"JupyterHub: {missing}")
+
+
+def _what_is_missing():
+    programs = SHARED_ENVIRONMENT / "bin" / "jupyterhub", SHARED_ENVIRONMENT.parent / "npm" / "bin"
+    if os.geteuid() != 0 or not all(one.exists() for one in programs):
+        return "root, and deploy/jupyterhub/dev-hub install"
+    if socket.gethostbyname(socket.gethostname()) != "127.0.0.1":  # beyond which tests do not listen
+        return f"127.0.0.1 {socket.gethostname()} in /etc/hosts"
+    return ""
 
 
 class RunningHub:
@@ -105,9 +113,12 @@ class RunningHub:
         made = self.api("POST", f"/users/{user}/tokens", {"note": "test", **more})
         return made["token"], made["id"]
 
-    def kernel(self, user):
-        """Start a user's notebook server, and return a kernel of it."""
+    def start_server(self, user):
+        """Let a user's notebook server start."""
         self.api("POST", f"/users/{user}/server")
+
+    def kernel(self, user):
+        """Return a kernel of a user's notebook server, as soon as that is there."""
         end = time.monotonic() + 60
         while not self.api("GET", f"/users/{user}")["servers"].get("", {}).get("ready"):
             assert time.monotonic() < end, self.log()

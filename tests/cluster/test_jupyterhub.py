@@ -1,16 +1,17 @@
 """A JupyterHub with the gateway as its service, as deploy/jupyterhub sets them up, with TLS and on a real Slurm."""
 
+import asyncio
 import http.client
-import os
 import pwd
+import re
 import shutil
-import signal
 import socket
 import subprocess
-import time
 from dataclasses import dataclass
+from email.message import Message
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 import yaml
 
@@ -37,10 +38,13 @@ STOCK = """
 import os
 from dask_gateway import Gateway
 
-with Gateway() as gateway, gateway.new_cluster() as cluster:
+def place():
+    return os.getuid(), os.environ["SLURM_JOB_PARTITION"]
+
+with Gateway() as gateway, gateway.new_cluster(profile="large") as cluster:
     cluster.scale(1)
     with cluster.get_client() as client:
-        print(json.dumps([gateway.list_clusters()[0].name, client.submit(os.getuid, pure=False).result(60)]))
+        print(json.dumps([len(gateway.list_clusters()), *client.submit(place, pure=False).result(60)]))
 """
 CLUSTER = """
 cluster = sciplat.open_cluster(workers=1)
@@ -48,7 +52,8 @@ cluster.client.wait_for_workers(1, timeout=60)
 print(json.dumps(cluster.name))
 """
 REFUSED = """
-import time
+import os, time
+os.environ["JUPYTERHUB_API_TOKEN"] = "A-TOKEN"  # which the gateway has not seen
 started = time.monotonic()
 try:
     sciplat.open_cluster(workers=1)
@@ -83,17 +88,17 @@ def scene():
     """A hub and a gateway from the files that deploy/jupyterhub shows, with other names, paths and ports."""
     check_backend("slurm")
     check_hub()
-    if socket.gethostbyname(socket.gethostname()) != "127.0.0.1":
-        pytest.skip("the host's own name is not that of its loopback, beyond which tests do not listen")
     gateway = RunningGateway("slurm")
     gateway.address = gateway.address.replace("127.0.0.1", socket.gethostname())  # no name of the loopback: TLS
     certificate = make_certificate(gateway.folder, socket.gethostname())
     trust = {"SSL_CERT_FILE": str(certificate), "NODE_EXTRA_CA_CERTS": str(certificate)}
     hub = RunningHub(f"https://{gateway.address}", **trust)
     gateway.site.write_text(site_file(gateway, hub, certificate))
-    checked = gateway.operate("gateway", "check", "--config", str(gateway.site))
-    with gateway, hub:
-        yield Scene(hub, gateway, checked)
+    with hub:
+        hub.start_server("alice")  # while the gateway starts
+        checked = gateway.operate("gateway", "check", "--config", str(gateway.site))
+        with gateway:
+            yield Scene(hub, gateway, checked)
 
 
 def make_certificate(folder, host):
@@ -144,11 +149,137 @@ def test_a_notebook_opens_a_cluster_on_slurm_without_arguments_and_its_plans_run
     assert sorted(found["mag"]) == [17.0, 19.0]
     assert set(found["user"]) == {pwd.getpwnam("alice").pw_uid}
     (job,) = set(found["job"])
-    told = subprocess.run(["sacct", "-nXPo", "user,comment,jobname", "-j", str(job)], capture_output=True, text=True, check=True)
-    assert told.stdout.startswith("alice|"), (name, told)
+    told = subprocess.run(["scontrol", "show", "job", str(job)], capture_output=True, text=True, check=True).stdout
+    assert "UserId=alice(" in told
+    assert f"Comment=sciplat:{scene.gateway.name}:{name}:" in told
 
 
-def test_the_stock_client_needs_no_arguments_either(notebook):
-    name, uid = notebook.run(STOCK)
-    assert len(name) == 32
-    assert uid == pwd.getpwnam("alice").pw_uid
+def test_the_stock_client_needs_no_address_and_no_token_either(notebook):
+    assert notebook.run(STOCK) == [1, pwd.getpwnam("alice").pw_uid, "physics"]  # the partition of a group's profile
+
+
+def test_another_user_of_the_hub_learns_nothing_of_a_cluster_and_does_nothing_to_it(scene, notebook, cluster):
+    token, _ = scene.hub.token("bob")
+    assert scene.ask(token, "GET", "/api/v1/clusters/") == (200, {})
+    assert scene.ask(token, "GET", "/api/sciplat/clusters?ended=1") == (200, {"clusters": []})
+    ours, stock = "/api/sciplat/clusters", "/api/v1/clusters"
+    for method, path, body in [
+        ("GET", f"{ours}/NAME", None),
+        ("GET", f"{ours}/NAME/why", None),
+        ("GET", f"{ours}/NAME/logs", None),
+        ("POST", f"{ours}/NAME/ticket", {}),
+        ("DELETE", f"{ours}/NAME", None),
+        ("GET", f"{stock}/NAME", None),
+        ("POST", f"{stock}/NAME/scale", {"count": 0}),
+        ("POST", f"{stock}/NAME/adapt", {"minimum": 0, "maximum": 0}),
+        ("DELETE", f"{stock}/NAME", None),
+    ]:
+        status, found = scene.ask(token, method, path.replace("NAME", cluster), body)
+        assert (status, found) == scene.ask(token, method, path.replace("NAME", "0" * 32), body), (method, path)
+        assert (status, found) == (404, {"error": "There is no such cluster, or it is not yours"}), (method, path)
+    assert notebook.run("print(json.dumps(cluster.client.submit(sum, [1, 2], pure=False).result(30)))") == 3
+
+
+def test_a_token_of_the_hub_needs_the_scope_of_the_service(scene):
+    narrow, _ = scene.hub.token("alice", scopes=["read:users!user"])
+    status, found = scene.ask(narrow, "GET", "/api/v1/clusters/")
+    assert status == 403
+    assert "This token lacks the hub's scope access:services!service=sciplat-gateway" in found["error"]
+    service = (scene.hub.state / "admin.token").read_text()
+    for token in ("0" * 32, service):
+        assert scene.ask(token, "GET", "/api/v1/clusters/")[0] == 401
+
+
+def test_groups_of_the_hub_open_profiles_and_share_quotas(scene):
+    (alice, _), (bob, _) = scene.hub.token("alice"), scene.hub.token("bob")
+    assert (scene.profiles(alice), scene.profiles(bob)) == (["default", "large"], ["default"])
+    status, found = scene.ask(bob, "POST", "/api/v1/clusters/", {"cluster_options": {"profile": "large"}})
+    assert (status, "large" in found["error"]) == (422, True)
+    for token, names in ((alice, {"alice": 32, "physics": 400}), (bob, {"bob": 32})):
+        _, found = scene.ask(token, "GET", "/api/sciplat/quota")
+        limits = {one["name"]: {limit["limit"]: limit["cap"] for limit in one["limits"]} for one in found["accounts"]}
+        assert {name: caps["cores"] for name, caps in limits.items()} == names
+
+
+def test_what_the_hub_takes_away_is_gone_within_5_seconds(scene):
+    hub, users = scene.hub, {"users": ["alice"]}
+    (token, number), (member, _), (deleted, _) = hub.token("alice"), hub.token("alice"), hub.token("bob")
+    known = ["default", "large"]
+    assert [scene.profiles(one) for one in (token, member, deleted)] == [known, known, ["default"]]
+    hub.api("DELETE", f"/users/alice/tokens/{number}")
+    hub.api("DELETE", "/groups/physics/users", users)
+    hub.api("DELETE", "/users/bob")
+    try:
+        until(lambda: [scene.profiles(one) for one in (token, member, deleted)] == [401, ["default"], 401], 5)
+    finally:
+        hub.api("POST", "/groups/physics/users", users)
+        hub.api("POST", "/users/bob")
+
+
+def test_the_link_to_a_dashboard_opens_it_once_through_the_hub(scene, notebook, cluster):
+    base = f"/services/sciplat-gateway/clusters/{cluster}"
+    link = notebook.run("print(json.dumps(cluster.dashboard))")
+    assert link.startswith(f"{scene.hub.url}{base}/login?ticket=")
+    opened = visit(link)
+    shown = opened.headers["Location"]
+    assert opened.status == 303
+    assert re.fullmatch(rf"{base}/~[\w-]+/status", shown)
+    name, _, attributes = opened.headers["Set-Cookie"].partition(";")
+    assert {"HttpOnly", f"Path={base}/", "SameSite=Lax", "Secure"} <= {one.strip() for one in attributes.split(";")}
+
+    page = visit(scene.hub.url + shown, {"Cookie": name})
+    assert (page.status, "bokeh" in page.text) == (200, True)
+    assert asyncio.run(first_message(f"{scene.hub.url}{shown}/ws", {"Cookie": name}, page.text)) == "ACK"
+
+    assert "sciplat-dashboard" not in str(visit(link).headers)
+    assert visit(scene.hub.url + shown).status == 403
+    again = visit(scene.hub.url + shown, {"Accept": "text/html"})
+    assert (again.status, again.headers["Location"]) == (303, f"{base}/login")
+
+
+def test_while_the_hub_is_silent_clusters_go_on_and_new_ones_are_refused_with_the_reason(scene, notebook, cluster):
+    token, _ = scene.hub.token("alice")
+    hub = scene.hub.process()
+    hub.suspend()
+    try:
+        kind, text, seconds = notebook.run(REFUSED.replace("A-TOKEN", token))
+        assert notebook.run("print(json.dumps(cluster.client.submit(sum, [1, 2], pure=False).result(30)))") == 3
+        own = scene.gateway.token("alice")
+        assert scene.ask(own, "GET", "/api/v1/clusters/")[1].keys() == {cluster}
+    finally:
+        hub.resume()
+    assert kind == "GatewayAway"
+    assert "The JupyterHub does not answer" in text
+    assert seconds < 10
+    until(lambda: notebook.run("print(json.dumps(len(cluster.why())))") == 0, 10)
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a browser gets."""
+
+    status: int
+    headers: Message
+    text: str
+
+
+def visit(url, headers=None):
+    """Ask for a page as a browser does that follows no redirect."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)
+    try:
+        connection.request("GET", f"{parts.path}?{parts.query}".rstrip("?"), headers=headers or {})
+        reply = connection.getresponse()
+        return Page(reply.status, reply.headers, reply.read().decode())
+    finally:
+        connection.close()
+
+
+async def first_message(url, headers, page):
+    """Open the websocket that a dashboard's page opens; return the type of its first message."""
+    token = re.search(r'"token":"([^"]+)"', page)[1]
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.ws_connect(url, protocols=["bokeh", token], timeout=aiohttp.ClientWSTimeout(ws_close=5)) as socket,
+    ):
+        return (await socket.receive_json(timeout=10))["msgtype"]

@@ -35,6 +35,7 @@ profiles:
     scheduler_cores: 2
     scheduler_memory: 4 GiB
     environment: /opt/site/env
+    kernels: /opt/site/kernels
     setup: ["module load python/3.11"]
     partition: debug
     qos: normal

@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.websocket import websocket_connect
+from aiohttp import ClientSession, WSServerHandshakeError
 
 from sciplat.gateway.guard import PROOF_HEADER, SECRET_HEADER, dashboard_proof, dashboard_secret
 from tests.gateway.bare_cluster import HOST, TOKEN, BareCluster
@@ -48,12 +47,13 @@ def get(url, headers=None, method="GET"):
             return error.code, error.headers, error.read().decode()
 
 
-def open_socket(url, **options):
+def open_socket(url, headers):
+    """Return the headers with which a page's websocket begins, and its first message."""
+
     async def connect():
-        connection = await websocket_connect(HTTPRequest(url, **options), subprotocols=["bokeh", token_of(url)])
-        message = await connection.read_message()
-        connection.close()
-        return connection.headers, message
+        protocols = ["bokeh", token_of(url)]
+        async with ClientSession() as session, session.ws_connect(url, headers=headers, protocols=protocols) as opened:
+            return opened._response.headers, await opened.receive_str()
 
     return asyncio.run(connect())
 
@@ -91,11 +91,13 @@ def test_errors_for_the_gateway_carry_the_proof_too(dashboard):
 
 def test_a_websocket_opens_with_the_secret_alone(dashboard):
     url = dashboard.replace("http://", "ws://") + "/status/ws"
-    headers, message = open_socket(url, headers=SECRET)
+    headers, message = open_socket(url, SECRET)
     assert headers[PROOF_HEADER] == dashboard_proof(TOKEN)
     assert json.loads(message)["msgtype"] == "ACK"
-    with pytest.raises(HTTPClientError, match="403"):
-        open_socket(url)
+    with pytest.raises(WSServerHandshakeError) as refused:
+        open_socket(url, {})
+    assert refused.value.status == 403
+    assert PROOF_HEADER not in refused.value.headers
 
 
 def test_requests_on_one_connection_are_judged_one_by_one(dashboard):
@@ -116,6 +118,7 @@ def test_the_secret_tells_neither_the_token_nor_the_proof():
 
 
 def test_no_port_of_a_cluster_answers_over_http_but_the_guarded_one_and_the_one_with_a_token(cluster, dashboard):
+    cluster.ask(op="scale", count=1)
     cluster.start_worker("w")
     with cluster.client() as client:
         client.wait_for_workers(1, timeout=30)

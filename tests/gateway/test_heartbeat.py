@@ -23,7 +23,7 @@ GOOD = {
     "closed_workers": [],
     "ends": {"b2": 1.9e9},
     "versions": {"dask": "2026.8.0", "python": "3.11.2"},
-    "idle_since": None,
+    "quiet_since": None,
 }
 ADDRESSES = ("scheduler_address", "dashboard_address", "api_address")
 
@@ -42,7 +42,7 @@ def wide(site):
 def test_a_good_heartbeat_is_read(site):
     beat = checked(GOOD, CLUSTER, site)
     assert beat.message == {key: GOOD[key] for key in beat.message}
-    assert set(GOOD) - set(beat.message) == {"ends", "versions", "idle_since"}
+    assert set(GOOD) - set(beat.message) == {"ends", "versions", "quiet_since"}
     assert beat.running == ["a1", "b2"]
     assert beat.ends == {"b2": 1.9e9}
     assert beat.versions == GOOD["versions"]
@@ -71,7 +71,7 @@ def test_versions_are_short_and_of_packages_that_we_compare(site):
     "address",
     [
         "tls://10.0.0.7:40000", "tls://localhost:40000", "tls://127.0.0.1:22", "tls://127.0.0.1", "http://127.0.0.1:40000",
-        "tls://127.0.0.1:8000", "tls://127.0.0.1:8001", "tls://127.0.0.1:40000/", "tls://127.0.0.1:40000?",
+        "tls://127.0.0.1:8000", "tls://127.0.0.1:8001", "tls://127.0.0.1:40000/",
         "tls://u:p@127.0.0.1:40000", "tls://:p@127.0.0.1:40000", "tls://127.0.0.1:99999", "tls://[127.0.0.1]:40000",
         "tls://[::1", "tls://[::ffff:127.0.0.1]:8001", "tls://127.0.0.1:40000#x", "tls://0.0.0.0:40000",
         "tls://169.254.169.254:40000", "", "tls://" + "1" * 300, None, 7, ["tls://127.0.0.1:40000"], "\ud800",
@@ -79,12 +79,16 @@ def test_versions_are_short_and_of_packages_that_we_compare(site):
     ],
 )  # fmt: skip
 def test_the_gateway_is_sent_nowhere_else(site, address):
-    try:
-        beat = checked({**GOOD, "scheduler_address": address}, CLUSTER, site)
-    except PublicException as error:
-        assert "scheduler_address" in str(error)
-    else:
-        assert beat.message["scheduler_address"] == "tls://127.0.0.1:40000"
+    with pytest.raises(PublicException, match="scheduler_address"):
+        checked({**GOOD, "scheduler_address": address}, CLUSTER, site)
+
+
+@pytest.mark.parametrize(
+    "address", ["tls://127.0.0.1:40000?", "tls://127.0.0.1:4\n0000", "TLS://[::ffff:127.0.0.1]:40000"]
+)
+def test_an_address_is_passed_on_in_its_plain_form(site, address):
+    beat = checked({**GOOD, "scheduler_address": address}, CLUSTER, site)
+    assert beat.message["scheduler_address"] == "tls://127.0.0.1:40000"
 
 
 @pytest.mark.parametrize(
@@ -120,8 +124,7 @@ def test_whatever_is_sent_is_a_heartbeat_or_refused(site, wide, changed, without
     for one in (site, wide):
         try:
             beat = checked(message, CLUSTER, one)
-        except PublicException as error:
-            assert str(error).isprintable()
+        except PublicException:
             continue
         assert isinstance(beat, Heartbeat)
         assert set(beat.running) <= set(CLUSTER.workers)

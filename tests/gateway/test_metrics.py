@@ -13,7 +13,9 @@ async def collect(gateway, token):
         assert reply.content_type == "text/plain"
         text = await reply.text()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    found = {(sample.name.removeprefix("sciplat_gateway_"), *sample.labels.values()): sample.value for sample in samples}
+    found = {
+        (sample.name.removeprefix("sciplat_gateway_"), *sample.labels.values()): sample.value for sample in samples
+    }
     return found, text
 
 
@@ -42,12 +44,12 @@ async def test_metrics_count_requests_by_route_and_not_by_what_is_in_them(tmp_pa
         for name in ("a" * 32, "b" * 32):
             await gateway.ask("GET", f"/api/sciplat/clusters/{name}", "alice")
         for path in ("/one", "/two"):
-            async with gateway.session.request("BREW", gateway.url + path):
+            async with gateway.session.request("PROPFIND", gateway.url + path):
                 pass
         found, text = await collect(gateway, gateway.token("admin"))
         assert found["requests_total", "GET", "/api/sciplat/clusters/{cluster}", "404"] == 2
         assert found["requests_total", "other", "unknown", "404"] == 2
-        assert "BREW" not in text
+        assert "PROPFIND" not in text
 
 
 @asynchronous

@@ -9,7 +9,9 @@ START = [sys.executable, "-P", "-m", "sciplat.gateway.on_interface"]
 
 
 def test_the_program_gets_the_interface_s_address():
-    loopback = next(name for name, found in psutil.net_if_addrs().items() if any(one.address == "127.0.0.1" for one in found))
+    loopback = next(
+        name for name, found in psutil.net_if_addrs().items() if any(one.address == "127.0.0.1" for one in found)
+    )
     program = [sys.executable, "-c", "import sys; print(sys.argv[1:])", "--host", "{host}", "{host}:0", "host {other}"]
     found = subprocess.run([*START, loopback, *program], capture_output=True, text=True, check=True)
     assert found.stdout == "['--host', '127.0.0.1', '127.0.0.1:0', 'host {other}']\n"

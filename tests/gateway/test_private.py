@@ -61,9 +61,7 @@ def test_of_many_who_make_a_secret_at_once_all_use_the_same(tmp_path):
     program = "import sys; from pathlib import Path; from sciplat.gateway.private import proxy_token\n"
     program += "sys.stdin.read(); print(proxy_token(Path(sys.argv[1])))"
     command = [sys.executable, "-c", program, str(tmp_path)]
-    makers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)
-    ]
+    makers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     found = []
     threads = [threading.Thread(target=lambda one=one: found.append(one.communicate("")[0])) for one in makers]
     for thread in threads:

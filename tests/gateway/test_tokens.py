@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sciplat.errors import ArgumentError, SiteError, TokenRefused
-from sciplat.gateway.tokens import Tokens
+from sciplat.gateway.tokens import Tokens, described
 
 NOW = 1_800_000_000.0
 DAY = 86400.0
@@ -155,3 +155,22 @@ def test_what_root_creates_belongs_to_the_gateways_user(tokens):
     os.chown(tokens.path.parent, 12345, 12346)
     tokens.create("alice", "laptop", now=NOW)
     assert {(path.stat().st_uid, path.stat().st_gid) for path in tokens.path.parent.iterdir()} == {(12345, 12346)}
+
+
+def test_a_token_is_described_in_words_without_its_secret(tokens):
+    made, text = tokens.create("alice", "laptop", lifetime=DAY, now=NOW)
+    found = described(made, NOW)
+    assert found == {
+        "id": made.id,
+        "user": "alice",
+        "name": "laptop",
+        "scopes": ["read", "clusters"],
+        "created": "2027-01-15T08:00:00+00:00",
+        "expires": "2027-01-16T08:00:00+00:00",
+        "state": "until 2027-01-16",
+    }
+    assert text.rpartition("_")[2] not in str(found)
+    assert described(made, NOW + DAY)["state"] == "expired 2027-01-16"
+    assert described(tokens.revoke(made.id, now=NOW + 3 * DAY), NOW)["state"] == "revoked 2027-01-18"
+    endless, _ = tokens.create("alice", "robot", lifetime=None, now=NOW)
+    assert (described(endless)["state"], described(endless)["expires"]) == ("never expires", None)

@@ -36,10 +36,12 @@ def count_suspicious(dask_scheduler):
 
 
 def test_workers_leave_before_their_jobs_end_and_a_stream_of_tasks_loses_nothing(tmp_path):
+    begun = time.time()
     with BareCluster(tmp_path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as cluster:
         cluster.ask(op="scale", count=2)
         now = time.time()
-        ends = {"a": now + 13.5, "b": now + 14.5}  # they leave 10 s before, and go at the latest 3 s before
+        start = max(3.5, 6 * (now - begun))  # seconds that a worker may take to start: as the scheduler did, and more
+        ends = {"a": now + start + 10, "b": now + start + 11}  # they leave 10 s before, and go at the latest 3 s before
         for name, end in ends.items():
             cluster.start_worker(name, ends=end)
         with cluster.client() as client:
@@ -135,6 +137,7 @@ def test_a_worker_that_the_scheduler_closes_first_just_goes():
 def test_the_first_task_runs_before_the_warm_up_has_ended_and_the_cache_is_private(tmp_path):
     top = tmp_path / "kernels"
     with BareCluster(tmp_path) as cluster:
+        cluster.ask(op="scale", count=1)
         cluster.start_worker("a", SCIPLAT_KERNEL_CACHE=str(top))  # with nothing in it the warm-up takes many seconds
         with cluster.client() as client:
             assert client.submit(is_warming_up, 0).result(timeout=30)

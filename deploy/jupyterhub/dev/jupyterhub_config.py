@@ -1,5 +1,5 @@
 # ruff: noqa: INP001, F821 - JupyterHub runs this file and provides get_config
-"""A JupyterHub on loopback for alice and bob, with the sciplat gateway as a service: for tests and for trying things.
+"""A JupyterHub on loopback for alice and bob, with the sciplat gateway as a service: for tests.
 
 `dev-hub start` sets the environment that is read here and makes the files with tokens.
 """
