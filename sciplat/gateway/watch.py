@@ -56,7 +56,7 @@ class Watch:
     def _over(self, cluster: Any, now: float) -> str:
         lifetime = cluster.config.lifetime
         if lifetime and now - cluster.start_time / 1000 > lifetime:
-            return f"it has lived for {lifetime / 3600:g} h, the longest this gateway allows"
+            return f"it has lived for {format_duration(lifetime)}, the longest this gateway allows"
         idle = cluster.config.idle_timeout
         beat = self._backend.beats.get(cluster.name)
         if idle and beat and beat.quiet_since and now - beat.quiet_since > idle and not _awaits(cluster):

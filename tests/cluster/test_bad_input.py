@@ -82,9 +82,7 @@ def test_tokens_that_open_nothing(gateway, alice, tmp_path):
             told = alice.error(with_token(token, "sciplat.open_cluster()"))
             assert told.startswith("TokenRefused: the gateway")
             assert reason in told
-        told = alice.error(STOCK.format(user="bob", options=""))
-    assert "401" in told
-    assert "not that of the user it came with" in told
+        assert "401" in alice.error(STOCK.format(user="bob", options=""))  # alice's token
 
 
 @pytest.mark.parametrize("gateway", ["local-multi", "slurm"], indirect=True)
