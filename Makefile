@@ -25,6 +25,7 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.bench_ingest --out benchmarks/results/ingest.json
 	$(BIN)/python -m benchmarks.bench_cone --out benchmarks/results/cone.json
 	$(BIN)/python -m benchmarks.bench_crossmatch --out benchmarks/results/crossmatch.json
+	$(BIN)/python -m benchmarks.bench_gateway --out benchmarks/results/gateway.json
 
 clean:
 	rm -rf $(VENV) demo-output

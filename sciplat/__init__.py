@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sciplat.gateway.cluster import Cluster, open_cluster
-    from sciplat.gateway.cluster import open_cluster
     from sciplat.ingest.catalog import ingest_catalog
     from sciplat.ingest.images import ingest_images
     from sciplat.lazy.catalog import Catalog
@@ -51,7 +50,6 @@ _HOMES = {
     "ingest_catalog": "sciplat.ingest.catalog",
     "ingest_images": "sciplat.ingest.images",
     "open_catalog": "sciplat.lazy.open",
-    "open_cluster": "sciplat.gateway.cluster",
     "open_cluster": "sciplat.gateway.cluster",
     "open_images": "sciplat.lazy.images",
 }

@@ -125,6 +125,35 @@ def test_the_cross_matches():
     assert json.loads(json.dumps(found)) == found
 
 
+def test_the_gateways():
+    """Clusters of both measure the same, or no figure is given; a quota's message is in every refusal."""
+    if not required("gateway"):
+        pytest.importorskip("dask_gateway_server")
+    from benchmarks import bench_gateway
+
+    found = bench_gateway.run(small=True)
+    started = found["local"]["compiled"]
+    for side in ("dask-gateway", "sciplat"):
+        reached = [seconds["median"] for seconds in started["seconds"][side].values()]
+        assert reached == sorted(reached)
+    plain, ours = (started["seconds"][side]["first worker"]["least"] for side in ("dask-gateway", "sciplat"))
+    assert started["ratio"]["sciplat"]["first worker"]["least"] == pytest.approx(ours / plain, abs=0.01)
+    requests = found["requests"]
+    assert (requests["granted"], requests["refused"]) == (1, 11)
+    assert "1 cluster of 1 cluster" in requests["message"]
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_results_of_clusters_that_differ_give_no_figures():
+    if not required("gateway"):
+        pytest.importorskip("dask_gateway_server")
+    from benchmarks import bench_gateway
+
+    bench_gateway.check(["a", "a"])
+    with pytest.raises(AssertionError, match="no clock counts"):
+        bench_gateway.check(["a", "b"])
+
+
 def test_pairs_that_differ_start_no_clock(tmp_path):
     from benchmarks import bench_crossmatch
 

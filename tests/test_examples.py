@@ -13,6 +13,7 @@ MADE = {
     "01_forced_photometry.py": "report/report.html",
     "04_catalogs.py": "sky.png",
     "05_crossmatch.py": "separations.png",
+    "06_cluster.py": "gateway/audit.jsonl",
 }
 
 

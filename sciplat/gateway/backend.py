@@ -6,23 +6,33 @@ and when one has ended. Every worker passes `_check_cluster_scale`, whoever aske
 applied there.
 """
 
+import asyncio
 import time
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from aiohttp.web import HTTPForbidden
 from dask_gateway_server.backends.base import PublicException
 from dask_gateway_server.backends.db_base import Cluster, DBBackendBase, JobStatus, Worker
 from dask_gateway_server.traitlets import Type
+from dask_gateway_server.utils import timestamp
 
-from sciplat.errors import SciplatError
-from sciplat.gateway.cluster_config import SiteClusterConfig, scheduler_amount, worker_amount
+from sciplat.errors import SciplatError, StorageError
+from sciplat.gateway.cluster_config import (
+    SiteClusterConfig,
+    owner,
+    scheduler_amount,
+    scheduler_lease,
+    staying,
+    worker_amount,
+    worker_lease,
+)
 from sciplat.gateway.commands import common_environment, scheduler_command, worker_command
 from sciplat.gateway.guard import SCHEDULER_ENVIRONMENT, WORKER_ENVIRONMENT
 from sciplat.gateway.heartbeat import Heartbeat, checked
-from sciplat.gateway.ledger import Held, Lease, Ledger
+from sciplat.gateway.ledger import Held, Ledger
 from sciplat.gateway.options import cluster_options
 from sciplat.gateway.quota import Refusal
 from sciplat.gateway.refusals import tell
@@ -30,6 +40,8 @@ from sciplat.gateway.units import format_duration
 from sciplat.gateway.watch import Watch
 
 _MOST_FAILURES = 3  # workers in a row that do not start
+_AT_A_TIME = 20  # workers made before others have their turn: each is written to the disk
+_MUTE = 300.0  # seconds that a scheduler may run before it reports
 _TAIL = 6  # lines of a log in a reason
 
 
@@ -59,6 +71,7 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         self.beats: dict[str, Heartbeat] = {}
         self.refusals: dict[str, Refusal] = {}
         self.refused: Counter[str] = Counter()
+        self._looked = timestamp()
 
     # what a batch system does
 
@@ -85,6 +98,11 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
     @abstractmethod
     async def why(self, cluster: Cluster) -> list[str]:
         """Return, in words, what each part of a cluster is waiting for."""
+
+    @property
+    def has_accounting(self) -> bool:
+        """Whether the batch system keeps what ran, as far as is known."""
+        return False
 
     async def accounted(self, held: list[Held]) -> dict[tuple[str, str], tuple[float, float]]:  # noqa: ARG002
         """Return when leases began and ended as the batch system tells, as far as it does."""
@@ -118,9 +136,15 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
             self._refuse(refusal, user.name)
         await self.probe(config, user.name)
         cluster = self.db.create_cluster(user.name, options, config.to_dict())
-        refusal = self.ledger.grant(_scheduler_lease(cluster), time.time())
+        granted = False
+        try:
+            refusal = self.ledger.grant(scheduler_lease(cluster), time.time())
+            granted = refusal is None
+        finally:
+            if not granted:
+                over = {"status": JobStatus.STOPPED, "target": JobStatus.STOPPED}
+                self.db.update_cluster(cluster, stop_time=timestamp(), **over)
         if refusal is not None:  # somebody else was quicker
-            self.db.update_cluster(cluster, status=JobStatus.STOPPED, target=JobStatus.STOPPED)
             self._refuse(refusal, user.name)
         self.audit.write("cluster-created", user=user.name, cluster=cluster.name, profile=config.profile)
         self.queue.put(cluster)
@@ -140,7 +164,7 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         wanted = msg.get("count") if msg["op"] == "scale" else msg.get("minimum")
         more = (wanted or 0) - len(staying(row))
         if more > 0:
-            refusal = self.ledger.refusal(*_owner(row), worker_amount(row.config) * more, time.time())
+            refusal = self.ledger.refusal(*owner(row), worker_amount(row.config) * more, time.time())
             if refusal is not None:
                 self._refuse(refusal, row.username, row.name)
         await super().forward_message_to_scheduler(cluster, msg)
@@ -156,18 +180,29 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         if missing <= 0:
             return
         amount, now = worker_amount(cluster.config), time.time()
-        room = self.ledger.room(*_owner(cluster), amount, missing, now)
-        for _ in range(room):
-            worker = self.db.create_worker(cluster)
-            refusal = self.ledger.grant(_worker_lease(worker), now)
-            if refusal is not None:
-                self.db.update_worker(worker, status=JobStatus.STOPPED, target=JobStatus.STOPPED)
-                break
-            self.queue.put(worker)
-        if room < missing:
-            refusal = self.ledger.refusal(*_owner(cluster), amount, now)
+        room = self.ledger.room(*owner(cluster), amount, missing, now)
+        if room:
+            self._make_workers(cluster, min(room, _AT_A_TIME), now)
+        if room > _AT_A_TIME:
+            self.queue.put(cluster)
+        elif room < missing:
+            refusal = self.ledger.refusal(*owner(cluster), amount, now)
             if refusal is not None:
                 self.refusals[cluster.name] = refusal
+
+    def _make_workers(self, cluster: Cluster, number: int, now: float) -> None:
+        """Make workers, as many as are granted still."""
+        workers = [self.db.create_worker(cluster) for _ in range(number)]
+        granted = self.ledger.grant_first([worker_lease(worker) for worker in workers], now)
+        over = {"status": JobStatus.STOPPED, "target": JobStatus.STOPPED}
+        self.db.update_workers([(worker, over) for worker in workers[granted:]])
+        for worker in workers[:granted]:
+            self.queue.put(worker)
+
+    async def reconcile_worker(self, worker: Worker) -> None:
+        """Move a worker towards its target, after others have had their turn: a thousand may stand in the queue."""
+        await asyncio.sleep(0)
+        await super().reconcile_worker(worker)
 
     async def _check_cluster_proxied(self, cluster: Cluster) -> None:
         """Let the proxy carry what is for the scheduler; the dashboard's way is through the server, which asks who."""
@@ -178,7 +213,7 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
     def replace(self, worker: Worker, reason: str) -> None:
         """Let another worker take the place of one that was taken away; that is nobody's failure."""
         self.log.info("Worker %s is replaced: %s", worker.name, reason)
-        self.db.update_worker(worker, target=JobStatus.FAILED)
+        self.db.update_worker(worker, target=JobStatus.FAILED, state={**worker.state, "replaced": reason})
         self.queue.put(worker)
 
     async def stop_cluster(self, cluster_name: str, failed: bool = False) -> None:  # noqa: FBT001, FBT002
@@ -199,10 +234,22 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
             raise PublicException("this cluster is over")
         beat = checked(msg, cluster, self.site)
         self.beats[cluster_name] = beat
+        told = [cluster.workers[name] for name in beat.message["active_workers"]]
+        stay = [(worker, {"close_expected": False}) for worker in told if worker.close_expected]
+        self.db.update_workers(stay)  # they could not close, and now are wanted again
         await super().on_cluster_heartbeat(cluster_name, beat.message)
         self.ledger.seen(cluster_name, ["", *beat.running], time.time())
         if cluster.status == JobStatus.RUNNING and cluster.count > len(staying(cluster)):
             self.queue.put(cluster)
+
+    async def _check_timeouts(self) -> None:
+        """End clusters that are silent, unless this process itself stood still, as on a laptop that slept."""
+        before, self._looked = self._looked, timestamp()
+        if self._looked - before > 500 * self.cluster_heartbeat_timeout:
+            for cluster in self.db.active_clusters():
+                if cluster.status == JobStatus.RUNNING:
+                    cluster.last_heartbeat = self._looked
+        await super()._check_timeouts()
 
     # something starts, fails or ends
 
@@ -228,7 +275,13 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
 
     def _submitted(self, cluster: str, worker: str, state: dict[str, Any]) -> None:
         if "job_id" in state:
-            self.ledger.submitted(cluster, worker, str(state["job_id"]))
+            self._note(self.ledger.submitted, cluster, worker, str(state["job_id"]))
+
+    async def fail_mute(self, cluster: Cluster, ran: float) -> None:
+        """Stop a cluster whose scheduler has run for so long, in seconds, that it should have reported."""
+        if ran > _MUTE:
+            found = f"its scheduler has run for {format_duration(_MUTE)} and not reported to {self.api_url}"
+            await self.fail(cluster, await self._with_log(found, cluster, ""))
 
     async def fail(self, cluster: Cluster, reason: str) -> None:
         """Stop a cluster for a reason that its owner is told."""
@@ -249,8 +302,7 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
 
     async def _cluster_to_stopped(self, cluster: Cluster) -> None:
         await super()._cluster_to_stopped(cluster)
-        for name in ["", *cluster.workers]:
-            self.ledger.ended(cluster.name, name)
+        self._note(self.ledger.ended, cluster.name, None)
         self.beats.pop(cluster.name, None)
         self.refusals.pop(cluster.name, None)
         reason = cluster.state.get("reason", "asked for")
@@ -259,11 +311,17 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
 
     async def _worker_to_stopped(self, worker: Worker) -> None:
         cluster = worker.cluster
-        if worker.status == JobStatus.SUBMITTED and worker.target == JobStatus.FAILED:
+        if (worker.status, worker.target) == (JobStatus.SUBMITTED, JobStatus.FAILED) and "replaced" not in worker.state:
             last = await self._with_log("the worker ended before it was there", cluster, worker.name)
             self.db.update_cluster(cluster, state={**cluster.state, "last": last})
         await super()._worker_to_stopped(worker)
-        self.ledger.ended(cluster.name, worker.name)
+        self._note(self.ledger.ended, cluster.name, worker.name)
+
+    def _note(self, note: Callable[..., None], *what: Any) -> None:
+        try:
+            note(*what)
+        except StorageError as error:  # what runs goes on; `agree` makes up for an end
+            self.log.warning("Not in the ledger: %s: %s", what, one_line(error))
 
     async def _with_log(self, what: str, cluster: Cluster, worker: str) -> str:
         try:
@@ -276,24 +334,33 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
 
     async def do_setup(self) -> None:
         """Make ledger and database agree, then watch lifetimes, accounting and what nobody owns."""
-        self._agree()
+        with self.db.db.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # the disk is waited for once a change, not thrice
+        self.agree()
         self.watch = Watch(self)
         self.task_pool.spawn(self.watch.forever())
 
-    def _agree(self) -> None:
-        """Close leases of what the database does not know, and stop what has no lease and gets none."""
-        active = {(c.name, w.name) for c in self.db.active_clusters() for w in c.workers.values() if w.is_active()}
-        active |= {(c.name, "") for c in self.db.active_clusters()}
+    def agree(self) -> None:
+        """Close leases of what the database does not know, and stop what has no lease and gets none.
+
+        The two come apart when the gateway is killed, or one of them fails, between the change of one and the other.
+        """
+        there = [c for c in self.db.name_to_cluster.values() if c.status < JobStatus.STOPPED]
+        parts = {(c.name, ""): c for c in there}
+        parts |= {(c.name, w.name): w for c in there for w in c.workers.values() if w.status < JobStatus.STOPPED}
         held = {(one.lease.cluster, one.lease.name) for one in self.ledger.open_leases()}
-        for cluster, name in held - active:
+        for cluster, name in held - parts.keys():
             self.ledger.ended(cluster, name)
-        for cluster_name, name in active - held:
-            cluster = self.db.get_cluster(cluster_name)
-            worker = cluster.workers.get(name)
-            lease = _scheduler_lease(cluster) if worker is None else _worker_lease(worker)
+        for key in parts.keys() - held:
+            part = parts[key]
+            if not part.is_active():
+                continue
+            worker = isinstance(part, Worker)
+            lease = worker_lease(part) if worker else scheduler_lease(part)
             if self.ledger.grant(lease, time.time()) is not None:
-                stopped = {"target": JobStatus.STOPPED}
-                self.db.update_worker(worker, **stopped) if worker else self.db.update_cluster(cluster, **stopped)
+                change = self.db.update_worker if worker else self.db.update_cluster
+                change(part, target=JobStatus.STOPPED)
+            self.queue.put(part)
 
     async def do_cleanup(self) -> None:
         """Close the ledger."""
@@ -305,9 +372,7 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         """Return the command of a scheduler."""
         return scheduler_command(self.site, cluster)
 
-    def get_worker_command(
-        self, cluster: Cluster, worker_name: str, scheduler_address: str | None = None
-    ) -> list[str]:
+    def get_worker_command(self, cluster: Cluster, worker_name: str, scheduler_address: str | None = None) -> list[str]:
         """Return the command of a worker."""
         return worker_command(self.site, cluster, worker_name, scheduler_address or cluster.scheduler_address)
 
@@ -325,11 +390,6 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         return {**cluster.config.variables, **super().get_env(cluster), **common_environment(self.site)}
 
 
-def staying(cluster: Cluster) -> list[Worker]:
-    """Return a cluster's workers that are there or will be, without those that are about to end."""
-    return [worker for worker in cluster.active_workers() if not worker.close_expected]
-
-
 def one_line(error: BaseException) -> str:
     """Return an error as one line."""
     if isinstance(error, SciplatError):
@@ -337,24 +397,3 @@ def one_line(error: BaseException) -> str:
             f" (try: {error.hint})" if error.hint else ""
         )
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _owner(cluster: Cluster) -> tuple[str, tuple[str, ...]]:
-    return cluster.username, tuple(cluster.config.owner_groups)
-
-
-def _scheduler_lease(cluster: Cluster) -> Lease:
-    amount = scheduler_amount(cluster.config)
-    return Lease(cluster.name, "", *_owner(cluster), cores=int(amount.cores), memory=int(amount.memory), gpus=0)
-
-
-def _worker_lease(worker: Worker) -> Lease:
-    amount = worker_amount(worker.cluster.config)
-    return Lease(
-        worker.cluster.name,
-        worker.name,
-        *_owner(worker.cluster),
-        cores=int(amount.cores),
-        memory=int(amount.memory),
-        gpus=int(amount.gpus),
-    )

@@ -35,12 +35,15 @@ class Child:
         All of its environment.
     state : Path
         The gateway's folder: `run` in it has the record, `logs` the log.
+    held : tuple of int
+        Descriptors that it holds too.
     """
 
     name: str
     command: list[str]
     environment: dict[str, str] = field(repr=False)
     state: Path
+    held: tuple[int, ...] = ()
     process: Process | None = field(default=None, init=False)
     _started: float = field(default=0.0, init=False)
     _ends: int = field(default=0, init=False)
@@ -86,7 +89,9 @@ class Child:
         descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self._begin = os.fstat(descriptor).st_size
-            started = start_process(self.command, environment=self.environment, folder=self.state, output=descriptor)
+            started = start_process(
+                self.command, environment=self.environment, folder=self.state, output=descriptor, held=self.held
+            )
         finally:
             os.close(descriptor)
         try:

@@ -22,6 +22,7 @@ from sciplat.gateway.versions import installed_versions, mismatches
 from sciplat.tasks.progress import Progress
 
 _POLL = 0.2  # seconds between two looks at a cluster that starts
+_SLOWEST = 5.0  # seconds between two looks at one that has waited for long
 _PATIENCE = 15.0  # seconds in which a gateway that was ended is there again
 _OVER = ("stopping", "stopped", "failed")
 
@@ -212,6 +213,7 @@ def _ask(connection: Connection, options: dict[str, Any]) -> str:
 
 def _wait_for_scheduler(connection: Connection, name: str) -> None:
     """Wait until the scheduler has told its versions, showing what it waits for; refuse packages that differ."""
+    began = time.monotonic()
     with Progress("opening a cluster", None) as bar:
         while True:
             state = connection.cluster(name)
@@ -221,7 +223,7 @@ def _wait_for_scheduler(connection: Connection, name: str) -> None:
             if state["status"] == "running":
                 break
             bar.show(note="".join(state["waiting"][:1]))
-            time.sleep(_POLL)
+            time.sleep(max(_POLL, min((time.monotonic() - began) / 10, _SLOWEST)))
     found = mismatches(installed_versions(), state["versions"])
     if found:
         raise EnvironmentMismatch(

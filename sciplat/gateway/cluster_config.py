@@ -5,6 +5,7 @@ from typing import Any
 from dask_gateway_server.backends.base import ClusterConfig
 from traitlets import Dict, Integer, List, Unicode
 
+from sciplat.gateway.ledger import Lease
 from sciplat.gateway.quota import Amount
 
 
@@ -40,3 +41,25 @@ def scheduler_amount(config: Any) -> Amount:
 def worker_amount(config: Any) -> Amount:
     """Return what one worker takes."""
     return Amount(workers=1, cores=config.worker_cores, memory=config.worker_memory, gpus=config.gpus)
+
+
+def owner(cluster: Any) -> tuple[str, tuple[str, ...]]:
+    """Return whose quotas a cluster counts against: its user's and those of the groups they were in."""
+    return cluster.username, tuple(cluster.config.owner_groups)
+
+
+def scheduler_lease(cluster: Any) -> Lease:
+    """Return the lease that a cluster has before it has workers."""
+    amount = scheduler_amount(cluster.config)
+    return Lease(cluster.name, "", *owner(cluster), cores=amount.cores, memory=amount.memory, gpus=0)
+
+
+def worker_lease(worker: Any) -> Lease:
+    """Return the lease of one worker of a cluster."""
+    cluster, amount = worker.cluster, worker_amount(worker.cluster.config)
+    return Lease(cluster.name, worker.name, *owner(cluster), cores=amount.cores, memory=amount.memory, gpus=amount.gpus)
+
+
+def staying(cluster: Any) -> list[Any]:
+    """Return a cluster's workers that are there or will be, without those that are about to end."""
+    return [worker for worker in cluster.active_workers() if not worker.close_expected]

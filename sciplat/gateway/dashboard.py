@@ -87,7 +87,8 @@ class Dashboards:
         if found is None or found.cluster != name:
             wrong = "This link has been used, or is older than a minute. Ask for another one." if ticket else ""
             return self._ask(request, wrong=wrong)
-        if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        # Somebody else's page would run in this browser on the gateway's own address: from "none", a link in a message.
+        if request.headers.get("Sec-Fetch-Site") in {"cross-site", "none"}:
             form = secrets.token_urlsafe(16)
             return self._with_form(ticket_page(name, found.user, form, ticket), name, form)
         return await self._use_ticket(request, ticket)

@@ -7,6 +7,7 @@ proof that it knows its cluster's secret: its port may belong to something else 
 import asyncio
 import hmac
 import weakref
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -23,7 +24,8 @@ _ANSWERED = (
     "Accept-Ranges", "Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Length", "Content-Range",
     "Content-Type", "ETag", "Expires", "Last-Modified", "Vary",
 )  # fmt: skip
-_LARGEST = 64 * 1024**2  # bytes of a websocket's message: a whole page's plots come in one
+_LARGEST = 8 * 1024**2  # bytes of a websocket's message: a whole page's plots come in one
+_MOST_SOCKETS = 20  # of a user: where a browser does not read, each keeps three messages in the gateway's memory
 _CONNECT = 5.0  # seconds
 _SILENCE = 60.0  # seconds
 
@@ -33,6 +35,7 @@ class Forward:
 
     def __init__(self) -> None:
         self._sockets: weakref.WeakSet[web.WebSocketResponse] = weakref.WeakSet()
+        self._open: Counter[str] = Counter()
 
     async def serve(self, _: web.Application) -> AsyncIterator[None]:
         """Hold the connections; for aiohttp's `cleanup_ctx`."""
@@ -77,6 +80,17 @@ class Forward:
         self, request: web.Request, cluster: Any, holds: Callable[[], Awaitable[None]]
     ) -> web.StreamResponse:
         """Join a browser's websocket to a dashboard's until one of them closes or `holds` returns or raises."""
+        if self._open[cluster.username] >= _MOST_SOCKETS:
+            raise web.HTTPTooManyRequests(reason=f"More than {_MOST_SOCKETS} plots are open; close some")
+        self._open[cluster.username] += 1
+        try:
+            return await self._join(request, cluster, holds)
+        finally:
+            self._open[cluster.username] -= 1
+
+    async def _join(
+        self, request: web.Request, cluster: Any, holds: Callable[[], Awaitable[None]]
+    ) -> web.StreamResponse:
         protocols = [one.strip() for one in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if one.strip()]
         headers = {SECRET_HEADER: dashboard_secret(cluster.token)}
         try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dask_gateway_server.backends.base import PublicException
+from dask_gateway_server.backends.db_base import JobStatus
 
 from sciplat.gateway.commands import is_address
 from sciplat.gateway.site_values import split_address
@@ -66,7 +67,7 @@ def checked(msg: Any, cluster: Any, site: "Site") -> Heartbeat:
     if not isinstance(msg, dict):
         raise PublicException("a heartbeat is a mapping")
     count = msg.get("count")
-    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= _MOST_WORKERS:
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
         raise PublicException("a heartbeat counts its workers")
     names: dict[str, list[str]] = {key: _own_names(msg.get(key), cluster) for key in _NAMES}
     addresses = {key: _address(key, msg.get(key), scheme, site) for key, scheme in _ADDRESSES.items()}
@@ -78,9 +79,23 @@ def checked(msg: Any, cluster: Any, site: "Site") -> Heartbeat:
         name: told[name] for name in PACKAGES if isinstance(told.get(name), str) and _VERSION.fullmatch(told[name])
     }
     running = list(dict.fromkeys([*names["active_workers"], *names["closing_workers"]]))
+    # Of one that is just being stopped nothing is said any more, over which upstream stumbles.
+    known = {*running, *names["closed_workers"]}
+    lost = [one.name for one in cluster.workers.values() if one.status == JobStatus.RUNNING and one.name not in known]
+    names["closed_workers"] += lost
     quiet: Any = msg.get("quiet_since")
-    message = {"count": count, **addresses, **names}
+    message = {"count": min(count, _most(cluster, names["closing_workers"])), **addresses, **names}
     return Heartbeat(message, running, ends, versions, float(quiet) if _is_time(quiet) else None)
+
+
+def _most(cluster: Any, closing: list[str]) -> int:
+    """Return how many workers may stay: no more leave at a time than the cluster may have, or they would never end."""
+    most: int | None = cluster.config.get("cluster_max_workers")
+    if most is None:
+        return _MOST_WORKERS
+    active = [worker for worker in cluster.workers.values() if worker.is_active()]
+    leaving = sum(worker.close_expected or worker.name in closing for worker in active)
+    return int(max(min(most, 2 * most - leaving), 0))
 
 
 def _own_names(names: Any, cluster: Any) -> list[str]:
@@ -105,12 +120,19 @@ def _address(key: str, text: Any, scheme: str, site: "Site") -> str:
     plain = parts.scheme == scheme and not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
     if not plain or port < 1024 or host.is_multicast or host.is_unspecified or host.is_link_local:
         raise PublicException(f"the {key} of a heartbeat is no address of a cluster")
-    if is_address(site.interface) and host != ipaddress.ip_address(site.interface):
+    if _is_outside(host, site.interface):
         raise PublicException(f"the {key} of a heartbeat is not at {site.interface}, where clusters listen")
     own = {split_address(one) for one in (site.address, site.api_address)}
     if any(port == one and (host.is_loopback or str(host) == name) for name, one in own):
         raise PublicException(f"the {key} of a heartbeat is the gateway's own")
     return f"{scheme}://[{host}]:{port}" if host.version == 6 else f"{scheme}://{host}:{port}"
+
+
+def _is_outside(host: Any, interface: str) -> bool:
+    """Return whether an address cannot be one of a cluster; on loopback are services of the gateway's own machine."""
+    if is_address(interface):
+        return bool(host != ipaddress.ip_address(interface))
+    return bool(host.is_loopback) and interface != "lo"
 
 
 def _mapping(msg: dict[str, Any], key: str) -> dict[Any, Any]:

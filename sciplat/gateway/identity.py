@@ -7,7 +7,6 @@ what stock clients send. Nothing is remembered in cookies, so that a revoked tok
 
 import asyncio
 import base64
-import hashlib
 import ipaddress
 import re
 import time
@@ -19,7 +18,7 @@ from dask_gateway_server.auth import Authenticator
 from dask_gateway_server.models import Cluster, User
 
 from sciplat.errors import GatewayError, SciplatError, SiteError, TokenRefused
-from sciplat.gateway.failed_logins import FailedLogins
+from sciplat.gateway.failed_logins import MOST, FailedLogins
 from sciplat.gateway.groups import GroupFile, unix_groups, unix_user
 from sciplat.gateway.hub import Hub
 from sciplat.gateway.tokens import PREFIX, Tokens, is_user_name, refused
@@ -82,7 +81,7 @@ class SiteAuthenticator(Authenticator):  # type: ignore[misc]
 
     async def setup(self, app: web.Application) -> None:
         """Guard the routes that upstream authenticates by itself."""
-        app.middlewares.append(_refuse_malformed)
+        app.middlewares.extend([_refuse_malformed, self._write_down_heartbeats])
 
     async def cleanup(self) -> None:
         """Close the connections to the hubs."""
@@ -91,7 +90,7 @@ class SiteAuthenticator(Authenticator):  # type: ignore[misc]
 
     async def authenticate_and_handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer a request in its user's name; write down who asked for what, unless they only read."""
-        user, status, reason = None, 500, "internal error"
+        status, reason = 500, "internal error"
         try:
             user = await self.authenticate(request)
             request["user"] = user
@@ -104,7 +103,7 @@ class SiteAuthenticator(Authenticator):  # type: ignore[misc]
             status, reason = error.status, error.reason
             raise
         finally:
-            self._write_down(request, user, status, reason)
+            self._write_down(request, request.get("known"), status, reason)
         return response
 
     async def authenticate(self, request: web.Request) -> SiteUser:
@@ -113,6 +112,7 @@ class SiteAuthenticator(Authenticator):  # type: ignore[misc]
         if header is None:  # stock clients always try this way first
             raise _unauthorized(f"A token is needed; {_HOW_TO_BEGIN}")
         user = await self.identify(request, header)
+        request["known"] = user  # to the audit log, even if they are refused
         scope = _scope_of(request)
         if scope not in user.scopes and not (scope == "metrics" and user.admin):
             raise web.HTTPForbidden(reason=f"This token has not the scope {scope!r}, which this request needs")
@@ -135,28 +135,28 @@ class SiteAuthenticator(Authenticator):  # type: ignore[misc]
         aiohttp.web.HTTPException
             401 with the reason; 403 for who is known but not let in; 429 after too many failures; 502 without the hub.
         """
-        source = source_address(request)
-        digest = hashlib.sha256(header.encode("utf-8", "surrogateescape")).digest()
-        wait = self._failed_logins.wait(source, digest, time.monotonic())
-        if wait > 0:
-            reason = f"Too many failed logins from this address; try again in {wait:.0f} s"
-            raise web.HTTPTooManyRequests(reason=reason, headers={"Retry-After": f"{wait:.0f}"})
         try:
-            user = await self._whose(header)
+            return await self._whose(header)
         except TokenRefused as error:
             if error.code == "scope":
                 raise web.HTTPForbidden(reason=_line(error)) from None
-            if self._failed_logins.failed(source, digest, time.monotonic()):
-                self.audit.write("logins-blocked", source=source, outcome="too many failures")
-            raise _unauthorized(_line(error)) from None
+            raise self._failed(source_address(request), _line(error)) from None
         except GatewayError as error:
             raise web.HTTPBadGateway(reason=_line(error)) from None
         except SiteError as error:
             self.log.error("%s", error)  # noqa: TRY400
             reason = "The gateway's tokens cannot be read; its operator finds the reason in the log"
             raise web.HTTPInternalServerError(reason=reason) from None
-        self._failed_logins.passed(digest)
-        return user
+
+    def _failed(self, source: str, reason: str) -> web.HTTPException:
+        """Return the answer to a failed login: its reason, or, after too many from its address, just that."""
+        count, seconds = self._failed_logins.failed(source, time.monotonic())
+        if count == MOST:
+            self.audit.write("logins-blocked", source=source, outcome="too many failures")
+        if count <= MOST:
+            return _unauthorized(reason)
+        reason = f"Too many failed logins from this address; try again in {seconds:.0f} s"
+        return web.HTTPTooManyRequests(reason=reason, headers={"Retry-After": f"{max(seconds, 1):.0f}"})
 
     async def _whose(self, header: str) -> SiteUser:
         claimed, token = parse_authorization(header)
@@ -164,7 +164,7 @@ class SiteAuthenticator(Authenticator):  # type: ignore[misc]
         admin, via = False, "hub"
         if token.startswith(PREFIX):
             record = _first_known(self.token_files, token)
-            name, scopes, via = record.user, frozenset(record.scopes), f"token {record.id}"
+            name, groups, scopes, via = record.user, record.groups, frozenset(record.scopes), f"token {record.id}"
         else:
             witness = await self._ask_hubs(token)
             name, groups, admin, scopes = witness.name, witness.groups, witness.admin, _HUB_SCOPES | {"admin"}
@@ -175,7 +175,9 @@ class SiteAuthenticator(Authenticator):  # type: ignore[misc]
             raise web.HTTPForbidden(reason=f"The gateway cannot work for users with such a name; it takes {hint}")
         groups = await self._groups_of(name, groups)
         admins = self.site.admins
-        admin = "admin" in scopes and (admin or name in admins.users or not set(groups).isdisjoint(admins.groups))
+        remembered = via != "hub" and self.site.groups.source == "authenticator"  # by the token: they may have changed
+        admin = admin or name in admins.users or not (remembered or set(groups).isdisjoint(admins.groups))
+        admin = admin and "admin" in scopes
         return SiteUser(name, groups=groups, admin=admin, scopes=scopes if admin else scopes - {"admin"}, via=via)
 
     async def _ask_hubs(self, token: str) -> Any:
@@ -205,6 +207,16 @@ class SiteAuthenticator(Authenticator):  # type: ignore[misc]
             raise web.HTTPForbidden(reason=f"{name} has no Unix account on the gateway's machine")
         if account.pw_uid == 0:
             raise web.HTTPForbidden(reason=f"{name} is the superuser, as whom no cluster may run")
+
+    @web.middleware
+    async def _write_down_heartbeats(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Write down those that come with another cluster's token, which upstream refuses by itself."""
+        response = await handler(request)
+        if response.status == 401 and _route(request).endswith("/heartbeat"):
+            count, _ = self._failed_logins.failed(source_address(request), time.monotonic())
+            if count <= MOST:
+                self._write_down(request, None, 401, "This is not the cluster's token")
+        return response
 
     def _write_down(self, request: web.Request, user: SiteUser | None, status: int, reason: str) -> None:
         unnamed = status == 401 and "Authorization" not in request.headers

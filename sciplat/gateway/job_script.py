@@ -10,6 +10,14 @@ from sciplat.errors import ArgumentError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OPTIONS = ("partition", "qos", "account", "constraint", "reservation")
+# What does not fit into memory goes to the node's own disk, not to the home folder over the network. It is unpickled
+# when it is needed again, so the folder must be the user's own: others may have made one of Dask's name in /tmp.
+_SCRATCH = (
+    'scratch="${TMPDIR:-/tmp}/sciplat-$UID"',
+    'mkdir -m 700 "$scratch" 2> /dev/null',
+    '[ -d "$scratch" ] && [ -O "$scratch" ] && [ ! -L "$scratch" ] && chmod 700 "$scratch" || scratch=$(mktemp -d)',
+    'export DASK_TEMPORARY_DIRECTORY="${DASK_TEMPORARY_DIRECTORY:-$scratch}"',
+)
 
 
 def scheduler_options(config: Any, walltime: float | None) -> list[str]:
@@ -98,8 +106,7 @@ def job_script(
     """
     login = " -l" if setup else ""  # modules are defined by a login shell's files
     lines = [f"#!/bin/bash{login}", "umask 077", *setup, f"source {shlex.quote(environment)} || exit 1"]
-    # What does not fit into memory goes to the node's own disk, not to the home folder over the network.
-    lines.append('export DASK_TEMPORARY_DIRECTORY="${DASK_TEMPORARY_DIRECTORY:-${TMPDIR:-/tmp}}"')
+    lines += _SCRATCH
     if walltime:
         lines.append(f'export SCIPLAT_WORKER_ENDS="${{SLURM_JOB_END_TIME:-$(($(date +%s) + {int(walltime)}))}}"')
     return "\n".join([*lines, f"exec {shlex.join(command)}", ""])

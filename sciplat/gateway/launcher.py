@@ -208,7 +208,7 @@ def _slurm(request: dict[str, Any], program: str, arguments: list[str], text: st
             encoding="utf-8", errors="replace",
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise Failure("silent", f"Slurm does not answer: {program} took more than {TIME_LIMIT:g} s") from None
+        raise Failure("silent", f"{program} took more than {TIME_LIMIT:g} s") from None
     wrong = [line for line in done.stderr.splitlines() if line and not _OVER.search(line)]
     if done.returncode and (wrong or program != "scancel"):  # scancel minds jobs that are over
         said = " ".join(" ".join(wrong).split())[:500] or f"exit status {done.returncode}"

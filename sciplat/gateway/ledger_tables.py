@@ -33,6 +33,7 @@ from sciplat.errors import SiteError, StorageError
 
 VERSION = 1
 _PATIENCE = 30.0  # seconds that a transaction waits for others
+_CONNECT = 5  # seconds for a database server to answer: the gateway waits with it
 _LOCK = 0x5C1B1A7  # names our lock among those of a PostgreSQL database
 
 _metadata = MetaData()
@@ -132,8 +133,9 @@ def _make_engine(url: str) -> Engine:
     if place.drivername == "sqlite" and place.database not in {None, "", ":memory:"}:
         return _sqlite_engine(place)
     if place.drivername == "postgresql+psycopg":
+        patience = {"connect_timeout": _CONNECT, "options": f"-c lock_timeout={_PATIENCE:.0f}s"}
         # A stricter level would read, once it has the lock, what was there before it.
-        return create_engine(place, isolation_level="READ COMMITTED", pool_pre_ping=True)
+        return create_engine(place, isolation_level="READ COMMITTED", pool_pre_ping=True, connect_args=patience)
     raise SiteError(
         "the ledger's URL names no database that can be used",
         found=place.drivername,

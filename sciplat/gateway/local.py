@@ -11,6 +11,7 @@ import pwd
 import shutil
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from sciplat.gateway.processes import (
     ticks_now,
 )
 from sciplat.gateway.units import format_memory
+from sciplat.gateway.watch import charge
 
 if TYPE_CHECKING:
     from sciplat.gateway.cluster_config import SiteClusterConfig
@@ -45,6 +47,7 @@ _INHERITED = (  # by clusters of the gateway's own user; nothing else, since the
 _CLUSTER, _PART, _CERTIFICATE = "DASK_GATEWAY_CLUSTER_NAME", "SCIPLAT_PART", "DASK_DISTRIBUTED__COMM__TLS__CA_FILE"
 _PATIENCE = 5.0  # seconds between asking a process to end and forcing it
 _LOOK = 1.0  # seconds between two looks whether a worker's time is over
+_LARGEST = 64 * 1024**2  # bytes of a log
 _TAIL = 65_536  # bytes of a log that are read
 
 
@@ -126,7 +129,9 @@ class LocalBackend(SiteBackend):
         log = self._log(cluster, part)
         if log.exists():
             await end_processes(lambda: find_processes(mark), patience=_PATIENCE)
-        everything = {**_own_environment(account, cluster.config.prefix), **environment, **mark}
+        # What Dask spills is unpickled again: not in a folder of /tmp that another user may have made before.
+        spill = {"DASK_TEMPORARY_DIRECTORY": str(log.parent.parent / "work")}
+        everything = {**spill, **_own_environment(account, cluster.config.prefix), **environment, **mark}
         return await asyncio.to_thread(self._start_now, log, account, command, everything)
 
     def _start_now(
@@ -147,12 +152,16 @@ class LocalBackend(SiteBackend):
     # watching
 
     async def do_check_clusters(self, clusters: list[Cluster]) -> list[bool]:
-        """Return which schedulers are running."""
+        """Return which schedulers are running; one that has run for long and not reported is given up."""
+        for cluster in clusters:
+            await self.fail_mute(cluster, time.time() - cluster.start_time / 1000)
         return [_is_there(cluster.state) for cluster in clusters]
 
     async def do_check_workers(self, workers: list[Worker]) -> list[bool]:
-        """Return which workers are running."""
-        return [_is_there(worker.state) for worker in workers]
+        """Return which workers are running; that is charged."""
+        there = [_is_there(worker.state) for worker in workers]
+        charge(self.ledger, [worker for worker, runs in zip(workers, there, strict=True) if runs])
+        return there
 
     async def why(self, cluster: Cluster) -> list[str]:
         """Return what has been started and is not there yet."""
@@ -208,6 +217,7 @@ class LocalBackend(SiteBackend):
         strangers = await asyncio.to_thread(self._find_strangers, owned, called_ticks)
         left = await end_processes(lambda: [one for one in strangers if is_running(one)], patience=_PATIENCE)
         await asyncio.to_thread(self._clear_strangers, owned, called)
+        await asyncio.to_thread(self._cut_logs)
         return [
             f"process {process.pid} of cluster {name}" + (", which does not end" if process in left else "")
             for process, name in strangers.items()
@@ -265,6 +275,13 @@ class LocalBackend(SiteBackend):
             written = [path.stat().st_mtime for path in (folder, *(folder / "logs").glob("*"))]
             if max(written) + self.site.limits.logs < time.time():
                 self._remove(folder)
+
+    def _cut_logs(self) -> None:
+        """Empty logs that have become large: users write them, but on the gateway's account and into its disk."""
+        for log in self._clusters.glob("*/logs/*.log"):
+            with suppress(FileNotFoundError):
+                if log.stat().st_blocks * 512 > _LARGEST:
+                    os.truncate(log, 0)
 
     def _remove(self, folder: Path) -> None:
         """Remove a folder whatever a user has put there; what cannot be removed must not stop the gateway."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dask_gateway_server.options import Integer, Mapping, Options, Select, String
 
 from sciplat.errors import ArgumentError
+from sciplat.gateway.site_values import LEAST_WALLTIME
 from sciplat.gateway.units import format_duration, format_memory, parse_duration, parse_memory
 from sciplat.gateway.variables import check_flag, check_variable
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 _MOST_CORES = 4096  # of a worker: no machine has more
 _LEAST_MEMORY, _MOST_MEMORY = 256 * 1024**2, 64 * 1024**4  # bytes of a worker: Python alone takes the least
-_LEAST_WALLTIME, _MOST_WALLTIME = 20.0, 366 * 86_400.0  # s: in its last 10 a worker takes no task
+_MOST_WALLTIME = 366 * 86_400.0  # s
 _MOST_TEXT = 1000  # characters
 _MOST_PAIRS = 200  # variables, or flags
 _MOST_VARIABLES = 65_536  # characters of all variables together: they travel with every job
@@ -164,8 +165,8 @@ def _walltime(profile: "Profile", options: Any) -> int:
     if not options.walltime:
         return math.ceil(profile.walltime or 0)
     asked = parse_duration(options.walltime, what="walltime")
-    if not _LEAST_WALLTIME <= asked <= _MOST_WALLTIME:
-        bounds = f"from {format_duration(_LEAST_WALLTIME)} to {format_duration(_MOST_WALLTIME)}"
+    if not LEAST_WALLTIME <= asked <= _MOST_WALLTIME:
+        bounds = f"from {format_duration(LEAST_WALLTIME)} to {format_duration(_MOST_WALLTIME)}"
         raise ArgumentError("no worker lives so long, or so shortly", found=_told(options.walltime), hint=bounds)
     _check_most("walltime", asked, profile.max_walltime, options.profile)
     return math.ceil(asked)

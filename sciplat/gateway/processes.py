@@ -49,6 +49,7 @@ def start_process(
     folder: Path,
     output: int,
     account: pwd.struct_passwd | None = None,
+    held: Sequence[int] = (),
 ) -> Process:
     """Start a process in a session and a group of its own.
 
@@ -64,6 +65,8 @@ def start_process(
         Descriptor of the open file that gets what it writes.
     account : struct_passwd, optional
         The user as whom it runs, with all their groups; this needs root. By default the user of this process.
+    held : sequence of int
+        Descriptors that it holds too.
 
     Raises
     ------
@@ -79,6 +82,7 @@ def start_process(
         stderr=subprocess.STDOUT,
         start_new_session=True,
         umask=0o077,
+        pass_fds=held,
         user=account and account.pw_uid,
         group=account and account.pw_gid,
         extra_groups=account and os.getgrouplist(account.pw_name, account.pw_gid),

@@ -3,13 +3,15 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 from dask_gateway_server.routes import api_handler
 from sqlalchemy import text
 
+from sciplat.errors import StorageError
+from sciplat.gateway.answer import Handler
+from sciplat.gateway.backend import one_line
 from sciplat.gateway.dashboard import Dashboards
 from sciplat.gateway.metrics import Metrics
 from sciplat.gateway.routes_accounts import ACCOUNT_ROUTES
@@ -27,7 +29,7 @@ def add_routes(app: web.Application) -> None:
     app : aiohttp.web.Application
         With "backend" (a SiteBackend), "authenticator" (a SiteAuthenticator) and "gateway" (which has `site`).
     """
-    app.middlewares.append(_need_object)
+    app.middlewares.extend([_tell_trouble, _need_object])
     metrics = Metrics(app["backend"])
     app.on_response_prepare.append(metrics.count)
 
@@ -41,17 +43,27 @@ def add_routes(app: web.Application) -> None:
 
 
 @web.middleware
-async def _need_object(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Refuse a body that is no JSON object, over which upstream's handlers stumble."""
-    if request.path.startswith("/api/v1/") and request.can_read_body:
+async def _tell_trouble(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Tell in words that the ledger does not answer, whatever route needed it."""
+    try:
+        return await handler(request)
+    except StorageError as error:
+        return web.json_response({"error": one_line(error)}, status=503)
+
+
+@web.middleware
+async def _need_object(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse a body that is no JSON object, or bounds that are no numbers, over which upstream's handlers stumble."""
+    if request.path.startswith("/api/v1/") and (request.method == "POST" or request.can_read_body):
         try:
-            good = isinstance(await request.json(), dict)
+            body = await request.json()
         except (ValueError, RecursionError):
-            good = False
-        if not good:
+            body = None
+        if not isinstance(body, dict):
             return web.json_response({"error": "the body of this request is no JSON object"}, status=400)
+        for name in ("minimum", "maximum"):
+            if type(body.get(name)) not in {int, type(None)} or (body.get(name) or 0) < 0:
+                return web.json_response({"error": f"{name} is a number of workers"}, status=422)
     return await handler(request)
 
 

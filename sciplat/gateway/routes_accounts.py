@@ -82,7 +82,10 @@ async def create_token(request: web.Request) -> dict[str, Any]:
             found=repr(beyond)[:80],
             hint=", ".join(sorted(user.scopes)),
         )
-    token, text = _files(request)[0].create(user.name, name, scopes=scopes, lifetime=float(lifetime), now=now)
+    # Without its owner's groups, which only a hub may know, a token would be a way round the groups' quotas.
+    token, text = _files(request)[0].create(
+        user.name, name, scopes=scopes, lifetime=float(lifetime), groups=sorted(user.groups), now=now
+    )
     request.app["backend"].audit.write("token-created", user=user.name, token=token.id, scopes=token.scopes)
     return {"token": text, **described(token, now)}
 

@@ -3,12 +3,18 @@
 Run by the supervisor as `python -m sciplat.gateway.server SITE.yaml`.
 """
 
+import asyncio
+import logging
 import os
+import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+from aiohttp import web
 from dask_gateway_server.app import DaskGateway
+from dask_gateway_server.utils import AccessLogger
 from traitlets.config import Config
 
 from sciplat.errors import SciplatError
@@ -23,6 +29,7 @@ _BACKENDS = {
     "local-multi": "sciplat.gateway.local.LocalBackend",
     "slurm": "sciplat.gateway.slurm.SlurmBackend",
 }
+_TICKET = re.compile(r"\bticket=[^\s&]+")
 _LOOK = 2.0  # seconds between two looks at what has not started yet
 _ADAPT = 1.0  # seconds between two thoughts of a cluster about its size
 
@@ -47,11 +54,31 @@ class SiteGateway(DaskGateway):  # type: ignore[misc]
     def initialize(self, argv: list[str] | None = None) -> None:
         """Make backend and authenticator, and add our answers to upstream's."""
         super().initialize(argv or [])
+        self.log.addFilter(_without_tickets)
         add_routes(self.app)
+
+    async def setup(self) -> None:
+        """Begin to serve, as upstream does, but at an address that the supervisor has reserved."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_shutdown_signal, number)
+        await self.authenticator.setup(self.app)
+        await self.backend.setup(self.app)
+        self.runner = web.AppRunner(
+            self.app, handle_signals=False, access_log_class=AccessLogger, access_log=self.log, shutdown_timeout=15.0
+        )
+        await self.runner.setup()
+        await web.TCPSite(self.runner, *split_address(self.site.api_address), reuse_port=True).start()
 
     async def health(self) -> dict[str, Any]:
         """Return what works and what does not."""
         return await find_health(self.app)
+
+
+def _without_tickets(record: logging.LogRecord) -> bool:
+    """Keep out of the log of requests what opens a dashboard."""
+    record.msg, record.args = _TICKET.sub("ticket=...", record.getMessage()), ()
+    return True
 
 
 def traits(site: Site) -> Config:

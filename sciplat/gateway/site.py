@@ -15,6 +15,7 @@ from sciplat.gateway.login import state_folder
 from sciplat.gateway.quota import Limits, Period, Policy
 from sciplat.gateway.site_file import problems_of, read_yaml
 from sciplat.gateway.site_values import (
+    LEAST_WALLTIME,
     Address,
     Bytes,
     Count,
@@ -160,6 +161,13 @@ class Profile(Section):
         if most < info.data[name]:
             raise ValueError(f"less than {name}, what a worker has by default")
         return most
+
+    @field_validator("walltime")
+    @classmethod
+    def _is_of_use(cls, walltime: float | None) -> float | None:
+        if walltime is not None and walltime < LEAST_WALLTIME:
+            raise ValueError(f"less than {LEAST_WALLTIME:.0f} s: a worker would leave before it has done anything")
+        return walltime
 
     @field_validator("gpu_type")
     @classmethod

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sciplat.errors import SiteError
-from sciplat.gateway.site import Site, TokenFile
+from sciplat.gateway.site import JupyterHub, Site, TokenFile
 from sciplat.gateway.site_file import read_yaml
 from sciplat.gateway.site_values import split_address
 
@@ -34,6 +34,7 @@ def find_problems(site: Site) -> list[str]:
         _check_state,
         _check_tls,
         _check_authenticators,
+        _check_who,
         _check_groups,
         _check_names,
         _check_backend,
@@ -89,6 +90,17 @@ def _check_authenticators(site: Site) -> Iterator[str]:
                 yield from _check_secret(f"authenticators.{at}.path", path)
             case TokenFile(path=Path() as path) if not os.access(path.parent, os.W_OK):
                 yield f"authenticators.{at}.path: this user cannot make {path}"
+
+
+def _check_who(site: Site) -> Iterator[str]:
+    """Yield what would let users read each other's secrets, or round the limits of their groups."""
+    hub = any(isinstance(one, JupyterHub) for one in site.authenticators)
+    if hub and site.backend == "local":
+        yield "backend: local runs all clusters as one user, who can read the gateway's secrets; try local-multi"
+    named = [*site.quotas.groups, *site.admins.groups]
+    named += [group for one in site.profiles.values() for group in one.groups]
+    if named and not hub and site.groups.source == "authenticator":
+        yield f"groups: token files know none, so nobody is in {named[0]}; try groups: {{source: unix}}"
 
 
 def _check_groups(site: Site) -> Iterator[str]:

@@ -17,6 +17,8 @@ from sciplat.errors import ArgumentError
 from sciplat.gateway.units import parse_duration, parse_memory
 from sciplat.gateway.variables import check_flag_name, check_variable, parse_flag
 
+LEAST_WALLTIME = 20.0  # seconds of a worker: in its last 10 it takes no task
+
 
 def split_address(address: str) -> tuple[str, int]:
     """Return the host and the port of "127.0.0.1:8000", "gateway.example.org:443" or "[::1]:8000".

@@ -5,16 +5,19 @@ import json
 import pwd
 import time
 from collections.abc import AsyncIterator, Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from dask_gateway_server.backends.base import PublicException
 from dask_gateway_server.backends.db_base import Cluster, JobStatus, Worker
+from dask_gateway_server.utils import timestamp
 
 from sciplat.errors import GatewayError
 from sciplat.gateway.backend import SiteBackend, one_line
 from sciplat.gateway.job_script import environment_text, job_script, scheduler_options, worker_options
 from sciplat.gateway.slurm_queue import Ended, Job, Partition, Shape, SlurmQueue, SlurmSilent, run
 from sciplat.gateway.slurm_words import choose_partition, describe_end, describe_job, find_misfit, find_overtime
+from sciplat.gateway.watch import charge
 
 if TYPE_CHECKING:
     from sciplat.gateway.cluster_config import SiteClusterConfig
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 _LAUNCH_LIMIT = 20.0  # seconds for sudo and the launcher, which has limits of its own
 _LATER = 10.0  # seconds between two tries to submit what Slurm does not take now
+_TOLD = 20  # parts of a cluster of which each is told what it waits for
 _SHORT = 4  # characters of a worker's name that people see
 _ASKED_OF_SLURM = ("qos", "account", "constraint", "reservation", "flags")  # what only Slurm itself can judge
 
@@ -36,6 +40,7 @@ class SlurmBackend(SiteBackend):
         self._slurm = self.site.slurm
         self.slurm_queue = SlurmQueue(str(self._slurm.commands or "/usr/bin"))
         self._began = time.time()
+        self._refused: dict[str, tuple[float, str]] = {}  # clusters that get no more workers now: until when, and why
 
     # whether it can start
 
@@ -75,22 +80,34 @@ class SlurmBackend(SiteBackend):
             self.get_scheduler_command(cluster), f"{self._folder(cluster)}/scheduler.env", setup=cluster.config.setup
         )
         options = scheduler_options(cluster.config, _scheduler_walltime(cluster.config, partition))
-        found = await self._find(cluster.name, "scheduler") if self._is_older(cluster) else None
+        found = await self._find(cluster, "scheduler") if self._is_older(cluster) else None
         yield {"job_id": found or await self._submit(cluster, "scheduler", options, script, files)}
 
     async def start_worker(self, worker: Worker) -> AsyncIterator[dict[str, Any]]:
         """Submit a worker, or say why Slurm does not take it now: it is silent, or has taken enough of its kind."""
+        name, reason = worker.cluster.name, self._refused.get(worker.cluster.name, (0.0, ""))[1]
+        if reason:  # this one asks for all that wait
+            self._refused[name] = (time.monotonic() + _LATER, reason)
         try:
             state = {"job_id": await self._submit_worker(worker)}
+            self._refused.pop(name, None)
         except GatewayError as error:
             taken = any("job_id" in other.state and other.is_active() for other in worker.cluster.workers.values())
             if not (taken or isinstance(error, SlurmSilent)):
                 raise
             state = {"later": one_line(error)}
+            self._refused[name] = (time.monotonic() + _LATER, state["later"])
         yield state
 
     async def reconcile_worker(self, worker: Worker) -> None:
-        """Move a worker towards its target; one that Slurm does not take now is tried again, which is no failure."""
+        """Move a worker towards its target; one that Slurm does not take now is tried again, which is no failure.
+
+        Of a cluster's workers one asks at a time: a thousand that all ask would be too much for Slurm.
+        """
+        wait = self._refused.get(worker.cluster.name, (0.0, ""))[0] - time.monotonic()
+        if wait > 0 and (worker.status, worker.target) == (JobStatus.CREATED, JobStatus.RUNNING):
+            self.queue.put_after(worker, wait)
+            return
         await super().reconcile_worker(worker)
         if worker.status == JobStatus.SUBMITTED and worker.target == JobStatus.RUNNING and "later" in worker.state:
             self.db.update_worker(worker, status=JobStatus.CREATED)
@@ -100,7 +117,7 @@ class SlurmBackend(SiteBackend):
         cluster = worker.cluster
         walltime = _worker_walltime(cluster.config, await self._partition(cluster))
         if "later" in worker.state or self._is_older(worker):
-            found = await self._find(cluster.name, worker.name)
+            found = await self._find(cluster, worker.name)
             if found:
                 return found
         script = job_script(
@@ -122,10 +139,11 @@ class SlurmBackend(SiteBackend):
         """Return whether it was made before this process began, which may have ended while it was submitted."""
         return bool(part.start_time / 1000 < self._began)
 
-    async def _find(self, cluster: str, worker: str) -> str | None:
-        """Return the job of which the gateway could not take note when it was submitted."""
+    async def _find(self, cluster: Cluster, worker: str) -> str | None:
+        """Return the job of which the gateway could not take note when it was submitted; comments can be copied."""
         for job in await self.slurm_queue.jobs():
-            if (job.site, job.cluster, job.worker) == (self.site.name, cluster, worker):
+            whose = (job.user, job.site, job.cluster, job.worker)
+            if whose == (cluster.username, self.site.name, cluster.name, worker):
                 return job.number
         return None
 
@@ -142,6 +160,7 @@ class SlurmBackend(SiteBackend):
         """Remove a cluster's keys and cancel its jobs in one go; its logs stay."""
         workers = [worker for worker in cluster.workers.values() if worker.status < JobStatus.STOPPED]
         jobs = [str(one.state["job_id"]) for one in (cluster, *workers) if "job_id" in one.state]
+        self._refused.pop(cluster.name, None)
         await self._clean(cluster.username, cluster.name, jobs)
 
     async def do_stop_worker(self, worker: Worker) -> None:
@@ -151,8 +170,10 @@ class SlurmBackend(SiteBackend):
 
     async def reap(self, owned: set[str]) -> list[str]:
         """Cancel jobs of this site that no cluster or worker of the database stands for."""
-        ended = []
-        for job in await self.slurm_queue.jobs():
+        called, ended = timestamp(), []
+        jobs = await self.slurm_queue.jobs()
+        owned = owned | {one.name for one in self.db.name_to_cluster.values() if one.start_time >= called}
+        for job in jobs:
             if job.site != self.site.name or not job.alive or job.state == "COMPLETING" or self._owns(job, owned):
                 continue
             told = f"job {job.number} of {job.user}, cluster {job.cluster}"
@@ -184,6 +205,8 @@ class SlurmBackend(SiteBackend):
         jobs = await self._jobs_of(clusters)
         for cluster in clusters:
             job = jobs.get(str(cluster.state.get("job_id")))
+            if job is not None and job.state == "RUNNING":
+                await self.fail_mute(cluster, job.ran)
             if job is not None and not job.alive and job.excused:
                 await self.fail(cluster, f"the scheduler's job {job.number} ended: {describe_end(job.state)}")
         return [job is not None and (job.alive or job.excused) for job in _in_order(clusters, jobs)]
@@ -191,10 +214,12 @@ class SlurmBackend(SiteBackend):
     async def do_check_workers(self, workers: list[Worker]) -> list[bool]:
         """Return whether workers that have not joined yet still may; those that Slurm took away are replaced."""
         jobs = await self._jobs_of(workers)
-        for worker, job in zip(workers, _in_order(workers, jobs), strict=True):
+        found = list(zip(workers, _in_order(workers, jobs), strict=True))
+        charge(self.ledger, [worker for worker, job in found if job is not None and job.state == "RUNNING"])
+        for worker, job in found:
             if job is not None and not job.alive and job.excused:
                 self.replace(worker, f"job {job.number} ended: {describe_end(job.state)}")
-        return [job is not None and (job.alive or job.excused) for job in _in_order(workers, jobs)]
+        return [job is not None and (job.alive or job.excused) for _, job in found]
 
     async def _jobs_of(self, parts: Iterable[Cluster | Worker]) -> dict[str, Job]:
         """Return the jobs of schedulers or workers by number; the accounting knows those that the queue forgot."""
@@ -217,21 +242,34 @@ class SlurmBackend(SiteBackend):
         if not waiting:
             return []
         try:
-            jobs = await self.slurm_queue.jobs(all_names=True)
+            jobs = await self.slurm_queue.everybodys_jobs()
         except SlurmSilent as silent:
             return [one_line(silent)]
         known = {job.number: job for job in jobs}
-        found = {name: known.get(str(part.state.get("job_id"))) for name, part in waiting.items()}
-        return [
-            f"{name}: {describe_job(job, jobs) if job else waiting[name].state.get('later', 'about to be submitted')}"
-            for name, job in found.items()
-        ]
+        lines = []
+        for name, part in islice(waiting.items(), _TOLD):
+            job = known.get(str(part.state.get("job_id")))
+            lines.append(f"{name}: {describe_job(job, jobs) if job else self._unsubmitted(part, cluster)}")
+        more = len(waiting) - len(lines)
+        return lines + ([f"and {more} more workers"] if more else [])
+
+    def _unsubmitted(self, part: Cluster | Worker, cluster: Cluster) -> str:
+        """Return why there is no job."""
+        if "job_id" in part.state:
+            return "just submitted"
+        _, refused = self._refused.get(cluster.name, (0.0, "about to be submitted"))
+        return str(part.state.get("later", refused))
 
     async def read_log(self, cluster: Cluster, worker_name: str, lines: int) -> str:
         """Return the end of a log, also after the end of the cluster."""
         name = f"worker-{worker_name}.log" if worker_name else "scheduler.log"
         answer = await self._launch(cluster.username, action="logs", cluster=cluster.name, files=[name], lines=lines)
         return str(answer["logs"].get(name, ""))
+
+    @property
+    def has_accounting(self) -> bool:
+        """Whether there is an accounting, as far as is known."""
+        return self.slurm_queue.has_accounting
 
     async def accounted(self, held: "list[Held]") -> dict[tuple[str, str], tuple[float, float]]:
         """Return when jobs began and ended, as Slurm's accounting tells."""

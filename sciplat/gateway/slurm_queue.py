@@ -7,17 +7,20 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from sciplat.errors import GatewayError, Kind
 
 ASK_LIMIT = 3.0  # seconds for a question; Slurm's commands themselves wait longer for a controller that is away
 _ACCOUNTING_LIMIT = 20.0
-_KEPT = 5.0  # seconds for which what partitions and nodes are like is not asked again
+_KEPT = 5.0  # seconds for which the same is not asked again
 _MANY = 500  # jobs in one question to the accounting: a command line has an end
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "SLURM_TIME_FORMAT": "%s"}
+T = TypeVar("T")
+
 _OUR_NAMES = "--name=sciplat-scheduler,sciplat-worker"
 
 _ALIVE = {
@@ -110,6 +113,28 @@ class Ended:
 # asking
 
 
+class _Kept(Generic[T]):
+    """An answer of Slurm, or its silence, that serves all who ask within a few seconds."""
+
+    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
+        self._ask = ask
+        self._answer: T | SlurmSilent
+        self._asked = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def get(self) -> T:
+        async with self._lock:
+            if time.monotonic() - self._asked > _KEPT:
+                try:
+                    self._answer = await self._ask()
+                except SlurmSilent as silent:
+                    self._answer = silent
+                self._asked = time.monotonic()
+        if isinstance(self._answer, SlurmSilent):
+            raise self._answer
+        return self._answer
+
+
 @dataclass
 class SlurmQueue:
     """Slurm as anybody may ask it.
@@ -121,19 +146,31 @@ class SlurmQueue:
     """
 
     commands: str = "/usr/bin"
-    _layout: tuple[list[Partition], list[Shape]] | SlurmSilent = ([], [])
-    _asked: float = float("-inf")
-    _accounting: bool = True
-    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    has_accounting: bool = True
 
-    async def jobs(self, *, all_names: bool = False) -> list[Job]:
-        """Return jobs of all gateways, those included that ended minutes ago; or those of everybody.
+    def __post_init__(self) -> None:
+        self._layout = _Kept(self._ask_layout)
+        self._everybodys = _Kept(self._ask_jobs)
+
+    async def jobs(self) -> list[Job]:
+        """Return jobs of all gateways, those included that ended minutes ago.
 
         Raises
         ------
         SlurmSilent
         """
-        names = [] if all_names else [_OUR_NAMES]
+        return await self._ask_jobs(_OUR_NAMES)
+
+    async def everybodys_jobs(self) -> list[Job]:
+        """Return all jobs, at most a few seconds old: many users want to know at once what they wait for.
+
+        Raises
+        ------
+        SlurmSilent
+        """
+        return await self._everybodys.get()
+
+    async def _ask_jobs(self, *names: str) -> list[Job]:
         mark = secrets.token_hex(8)
         # --all: partitions of groups to which the gateway itself does not belong are hidden otherwise
         arguments = ["--all", "--noheader", "--states=all", "--priority", *names, f"--format={mark}{_JOB_FORMAT}"]
@@ -146,20 +183,11 @@ class SlurmQueue:
         ------
         SlurmSilent
         """
-        async with self._lock:
-            if time.monotonic() - self._asked > _KEPT:
-                self._layout = await self._ask_layout()
-                self._asked = time.monotonic()
-        if isinstance(self._layout, SlurmSilent):  # others need not wait for the same silence
-            raise self._layout
-        return self._layout
+        return await self._layout.get()
 
-    async def _ask_layout(self) -> tuple[list[Partition], list[Shape]] | SlurmSilent:
-        try:
-            told = await self._ask("scontrol", "--all", "--oneliner", "show", "partition")
-            nodes = await self._ask("sinfo", "--all", "--noheader", "--exact", f"--format={_NODE_FORMAT}")
-        except SlurmSilent as silent:
-            return silent
+    async def _ask_layout(self) -> tuple[list[Partition], list[Shape]]:
+        told = await self._ask("scontrol", "--all", "--oneliner", "show", "partition")
+        nodes = await self._ask("sinfo", "--all", "--noheader", "--exact", f"--format={_NODE_FORMAT}")
         return parse_partitions(told), parse_shapes(nodes)
 
     async def ended(self, numbers: Sequence[str]) -> dict[str, Ended]:
@@ -171,7 +199,7 @@ class SlurmQueue:
         """
         found: dict[str, Ended] = {}
         for first in range(0, len(numbers), _MANY):
-            if not self._accounting:
+            if not self.has_accounting:
                 break
             asked = ",".join(numbers[first : first + _MANY])
             arguments = ["--allusers", "--allocations", "--noheader", "--parsable2", f"--jobs={asked}"]
@@ -180,7 +208,7 @@ class SlurmQueue:
             except SlurmSilent as silent:
                 if "disabled" not in silent.found:
                     raise
-                self._accounting = False
+                self.has_accounting = False
             else:
                 found |= parse_ended(told)
         return found

@@ -56,23 +56,31 @@ def supervise(site: Site, path: Path, ready: Callable[[], None]) -> None:
         server.end_former()  # its state is in the database, its clusters do not notice
         adopted = proxy.adopt()
         _check_free(site.api_address, *([] if adopted else [site.address]))
-        came_up = False
-        try:
-            server.start()
-            came_up = _wait(lambda: answers(site.api_address, _ALIVE), stopping, server)
-            if came_up and not adopted:  # only now: it would wait ever longer between two looks for the server
-                proxy.start()
-            came_up = came_up and _wait(lambda: _is_reached(site), stopping, server, proxy)
-            if came_up:
-                ready()
-            while not stopping:
-                proxy.keep()
-                server.keep()
-                time.sleep(_LOOK)
-        finally:
-            server.stop(_STOP)
-            if site.on_stop == "stop" or not (came_up or adopted):
-                proxy.stop(_LOOK)
+        with _reserve(site.api_address) as reserved:
+            proxy.held = (reserved.fileno(),)
+            _supervise(site, proxy, server, stopping, ready, adopted=adopted)
+
+
+def _supervise(
+    site: Site, proxy: Child, server: Child, stopping: list[int], ready: Callable[[], None], *, adopted: bool
+) -> None:
+    came_up = False
+    try:
+        server.start()
+        came_up = _wait(lambda: answers(site.api_address, _ALIVE), stopping, server)
+        if came_up and not adopted:  # only now: it would wait ever longer between two looks for the server
+            proxy.start()
+        came_up = came_up and _wait(lambda: _is_reached(site), stopping, server, proxy)
+        if came_up:
+            ready()
+        while not stopping:
+            proxy.keep()
+            server.keep()
+            time.sleep(_LOOK)
+    finally:
+        server.stop(_STOP)
+        if site.on_stop == "stop" or not (came_up or adopted):
+            proxy.stop(_LOOK)
 
 
 def stop(site: Site) -> list[str]:
@@ -166,6 +174,23 @@ def _check_free(*addresses: str) -> None:
             if time.monotonic() > limit:
                 raise SiteError(f"something else answers at {address}", hint="name another address in the site file")
             time.sleep(_LOOK)
+
+
+def _reserve(address: str) -> socket.socket:
+    """Take the server's address without listening there, so that only this user's processes can.
+
+    The proxy sends all tokens to it. It holds the reservation too: while there is no server, and while there is no
+    supervisor either, another user of the machine could listen in its place.
+    """
+    host, port = split_address(address)
+    reserved = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # the kernel lets in nobody but the same user
+        reserved.bind((host, port))
+    except OSError as error:
+        reserved.close()
+        raise SiteError(f"{address} is not to be had", found=f"{error.strerror}", hint="name another address") from None
+    return reserved
 
 
 def _is_taken(address: str) -> bool:

@@ -28,10 +28,9 @@ SCOPES = ("read", "clusters", "tokens", "metrics", "admin")
 PREFIX = "sciplat_"
 _DAY = 86400.0
 _KEPT = 90 * _DAY  # how long an ended token is remembered, so that its owner learns why it is refused
-_MOST = 100  # living tokens of a user: the file is read whole
+_MOST = 100  # living tokens of a user, and as many ended ones that are remembered: the file is read whole
 _TEXT = re.compile(PREFIX + r"([a-z2-7]{10})_([A-Za-z0-9_-]{43})")
 _USER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
-_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
 _NOBODYS = hashlib.sha256(b"").hexdigest()  # what a token with an unknown id is compared with
 
 
@@ -50,6 +49,8 @@ class Token:
         Some of `SCOPES`.
     created : float
     expires, revoked : float or None
+    groups : tuple of str
+        Its owner's when it was made, as far as the authenticator knew them that vouched for its owner.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Token:
     created: float
     expires: float | None
     revoked: float | None
+    groups: tuple[str, ...] = ()
 
     def ended(self, now: float) -> float | None:
         """Return when the token stopped being good, None if it is good still."""
@@ -89,6 +91,7 @@ class Tokens:
         *,
         scopes: Sequence[str] = ("read", "clusters"),
         lifetime: float | None = 90 * _DAY,
+        groups: Sequence[str] = (),
         now: float,
     ) -> tuple[Token, str]:
         """Make a token.
@@ -103,6 +106,8 @@ class Tokens:
             Some of `SCOPES`.
         lifetime : float or None
             Seconds; None is for ever.
+        groups : sequence of str
+            Of the user: their quotas and profiles go with the token.
         now : float
 
         Returns
@@ -118,13 +123,18 @@ class Tokens:
         _check(user, name, scopes, lifetime)
         key = base64.b32encode(secrets.token_bytes(7)).decode().lower()[:10]
         secret = secrets.token_urlsafe(32)
-        token = Token(key, name, user, tuple(dict.fromkeys(scopes)), now, lifetime and now + lifetime, None)
+        expires, once = lifetime and now + lifetime, tuple(dict.fromkeys(scopes))
+        token = Token(key, name, user, once, now, expires, None, tuple(groups))
         with self._change() as records:
             for old, _ in list(records.values()):
                 if (old.ended(now) or now) < now - _KEPT:
                     del records[old.id]
-            if sum(old.user == user and old.ended(now) is None for old, _ in records.values()) >= _MOST:
+            own = [old for old, _ in records.values() if old.user == user]
+            ended = sorted((old for old in own if old.ended(now) is not None), key=lambda old: old.created)
+            if len(own) - len(ended) >= _MOST:
                 raise ArgumentError(f"{user} has {_MOST} tokens already", hint="revoke those that are not used")
+            for old in ended[:-_MOST]:
+                del records[old.id]
             records[key] = token, _digest(secret)
         return token, f"{PREFIX}{key}_{secret}"
 
@@ -269,7 +279,7 @@ def _check(user: str, name: str, scopes: Sequence[str], lifetime: float | None) 
     if not is_user_name(user):
         hint = "lower-case letters, digits, '_', '.' and '-', at most 32"
         raise ArgumentError("This cannot be a user's name", found=repr(user[:40]), hint=hint)
-    if not _NAME.fullmatch(name):
+    if not 1 <= len(name) <= 64 or not name.isprintable():
         raise ArgumentError("A token's name has 1 to 64 printable characters", found=repr(name[:80]))
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown or not scopes:
@@ -286,7 +296,7 @@ def _parse(content: bytes) -> dict[str, tuple[Token, str]]:
     records = {}
     for record in document["tokens"]:
         digest = str(record.pop("sha256"))
-        record["scopes"] = tuple(record["scopes"])
+        record["scopes"], record["groups"] = tuple(record["scopes"]), tuple(record.get("groups", ()))
         records[record["id"]] = Token(**record), digest
     return records
 

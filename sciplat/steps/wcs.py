@@ -223,14 +223,15 @@ def _tan_of(cards: Cards, frame: str) -> _Tan | None:
     if not _is_plain_tan(cards):
         return None
     linear = _linear(cards)
-    determinant = np.linalg.det(linear)
+    # written out: BLAS and LAPACK give other last bits on other processors, and a cluster may have several kinds
+    determinant = linear[0, 0] * linear[1, 1] - linear[0, 1] * linear[1, 0]
     if not np.isfinite(determinant) or determinant == 0.0:
         raise WcsError("the image's WCS has a singular matrix", found=str(linear.tolist()))
     sip_a, sip_b = _sip(cards)
     return _Tan(
-        basis=_tangent_basis(cards) @ rotation("icrs", frame),
+        basis=(_tangent_basis(cards)[:, :, None] * rotation("icrs", frame)[None]).sum(axis=1),
         linear=linear,
-        linear_inverse=np.linalg.inv(linear).astype(np.float64),
+        linear_inverse=np.array([[linear[1, 1], -linear[0, 1]], [-linear[1, 0], linear[0, 0]]]) / determinant,
         crpix=np.array([_number(cards, f"CRPIX{axis}", 0.0) - 1.0 for axis in (1, 2)]),
         sip_a=sip_a,
         sip_b=sip_b,

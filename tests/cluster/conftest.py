@@ -1,7 +1,7 @@
 """What the tests of clusters share: a gateway for each backend, and its users' notebooks."""
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import pytest
 
@@ -23,31 +23,31 @@ profiles:
   other: {memory: 512 MiB, scheduler_memory: 512 MiB, environment: other}
 """
 SLURM_PROFILES = """
-  preemptable: {memory: 512 MiB, scheduler_memory: 512 MiB, partition: preemptable}
+  preemptable: {memory: 8 GiB, scheduler_memory: 512 MiB, partition: preemptable}
 """
 
-# Tasks without end, on workers that have one.
+# Tasks one after another, until a second worker has taken the place of the first.
 STREAM = """
 import json, os, threading, time
 import sciplat
 from distributed import get_worker
 cluster = sciplat.open_cluster(workers=1, profile="short")
-results, wrong, enough = [], [], threading.Event()
+results, wrong = [], []
 def work(number):
     time.sleep(0.1)
     return [number, get_worker().name]
 def flow():
     try:
-        while not enough.is_set():
+        while len({worker for _, worker in results[:-50]}) < 2:
             several = range(len(results), len(results) + 5)
             results.extend(cluster.client.gather([cluster.client.submit(work, one, pure=False) for one in several]))
+        cluster.scale(0)
     except BaseException as error:
         wrong.append(repr(error))
 thread = threading.Thread(target=flow)
 thread.start()
 answer = cluster.name
 """
-
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +66,7 @@ def gateway(request, gateways):
 
 @pytest.fixture(scope="session")
 def streams(gateways):
-    """Bob's notebooks at all gateways, each with a cluster whose workers have a short walltime and always work."""
+    """Bob's notebooks at all gateways, each with a cluster whose workers have a short walltime and work."""
     notebooks = {backend: gateway.notebook("bob") for backend, gateway in gateways.items()}
     with ThreadPoolExecutor() as pool:
         names = pool.map(lambda notebook: notebook.run(STREAM, 90), notebooks.values())
@@ -81,7 +81,7 @@ def bob(gateway, streams):
 
 @pytest.fixture(scope="session")
 def stream(gateway, streams):
-    """The name of the cluster on which bob's tasks run."""
+    """The name of the cluster on which bob's tasks run, or have run."""
     return streams[gateway.backend][1]
 
 
@@ -96,13 +96,14 @@ def alice(gateway):
 @pytest.fixture(scope="session")
 def opened(gateway, alice):
     """The name of a cluster with one worker, which alice has open as `cluster` in her notebook."""
-    name = alice.run("cluster = sciplat.open_cluster(workers=1); answer = cluster.name")
+    alice.run("cluster = sciplat.open_cluster(workers=1); early = cluster.client.submit(time.time, pure=False)")
+    name = alice.run("answer = cluster.name")
     until(lambda: gateway.cluster(name)["workers"]["running"] == 1, 60)
     return name
 
 
 def general_gateway(backend):
-    profiles = PROFILES.replace("WALLTIME", "60 s" if backend == "slurm" else "20 s")
+    profiles = PROFILES.replace("WALLTIME", "60 s" if backend == "slurm" else "40 s")
     return RunningGateway(backend, more=MORE, profiles=profiles + SLURM_PROFILES * (backend == "slurm"))
 
 
@@ -112,6 +113,10 @@ def running_gateways(request, fixture, make):
     calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
     chosen = {call.params[fixture] for call in calls if fixture in call.params}
     gateways = {backend: make(backend) for backend in BACKENDS if backend in chosen and not missing_for(backend)}
-    with ExitStack() as stack, ThreadPoolExecutor() as pool:
-        list(pool.map(stack.enter_context, gateways.values()))
-        yield gateways
+    with ThreadPoolExecutor() as pool:
+        starts = [pool.submit(gateway.__enter__) for gateway in gateways.values()]
+        try:
+            yield {backend: start.result() for backend, start in zip(gateways, starts, strict=True)}
+        finally:
+            started = [start.result() for start in starts if start.exception() is None]
+            list(pool.map(RunningGateway.__exit__, started))

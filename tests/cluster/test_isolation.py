@@ -159,12 +159,12 @@ def test_the_proxy_leads_nobody_to_a_scheduler_without_its_keys(gateway, opened,
 
 
 @MULTI
-def test_files_of_a_cluster_are_closed_to_others(gateway, opened, bob, stream):
+def test_files_of_a_cluster_are_closed_to_others(gateway, opened, alice, bob, stream):
     places = [gateway.state]
     if gateway.backend == "slurm":
         places.append(Path("~alice/.sciplat").expanduser())
     paths = [str(path) for place in places for path in (place, *place.rglob("*")) if stream not in str(path)]
-    assert [path for path in paths if opened in path and path.endswith(("scheduler.log", "dask.pem"))]
+    assert [path for path in alice.run(OPEN.format(paths=paths)) if path.endswith(f"{opened}/dask.pem")]
     assert bob.run(OPEN.format(paths=paths)) == []
 
 

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from tornado.web import Application
 
-from sciplat.gateway import dashboard
+from sciplat.gateway import dashboard, forward
 from sciplat.gateway.guard import SECRET_HEADER
 from tests.gateway.dashboard_scene import LARGE, PAGES, Scene, cookie_of, scene, start_scheduler
 from tests.gateway.identity_scene import asynchronous
@@ -69,11 +69,16 @@ async def test_a_ticket_is_for_one_cluster_and_one_minute(state, monkeypatch):
         assert (await at.get(f"{at.base}/login?ticket=%00%ff%f0")).status == 200
 
 
+@pytest.mark.parametrize("origin", ["cross-site", "none"])
+def test_a_link_from_another_site_or_a_message_is_followed_only_when_its_owner_says_so(state, origin):
+    follow(state, origin)
+
+
 @asynchronous
-async def test_a_link_from_another_site_is_followed_only_when_its_owner_says_so(state):
+async def follow(state, origin):
     async with scene(state) as at:
         path = await at.ticket()
-        page = await at.get(path, Sec_Fetch_Site="cross-site")
+        page = await at.get(path, Sec_Fetch_Site=origin)
         assert page.status == 200
         assert "alice" in page.read_text
         field = re.search(r'name="form" value="([^"]+)"', page.read_text)[1]
@@ -220,6 +225,20 @@ async def test_a_websocket_goes_both_ways(state):
             assert await socket.receive_bytes(timeout=5) == LARGE
             await socket.send_str("bye")
             assert (await socket.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
+
+
+@asynchronous
+async def test_a_user_has_a_bounded_number_of_websockets_and_gets_another_when_one_has_ended(state, monkeypatch):
+    monkeypatch.setattr(forward, "_MOST_SOCKETS", 2)
+    async with scene(state) as at:
+        cookie, root = await at.enter()
+        async with at.websocket(root, cookie):
+            async with at.websocket(root, cookie):
+                with pytest.raises(aiohttp.WSServerHandshakeError, match="429"):
+                    await at.websocket(root, cookie)
+            await asyncio.sleep(0.2)
+            async with at.websocket(root, cookie) as socket:
+                assert (await socket.receive_json(timeout=5))["headers"]
 
 
 @asynchronous

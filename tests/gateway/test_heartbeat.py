@@ -6,13 +6,22 @@ from types import SimpleNamespace
 
 import pytest
 from dask_gateway_server.backends.base import PublicException
+from dask_gateway_server.backends.db_base import JobStatus
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sciplat.gateway.heartbeat import Heartbeat, checked
 from sciplat.gateway.site import Site
 
-CLUSTER = SimpleNamespace(workers={"a1": None, "b2": None})
+
+def cluster_of(*names, most=None, **settings):
+    """Return a cluster with workers that run."""
+    settings = {"status": JobStatus.RUNNING, "close_expected": False, "is_active": lambda: True, **settings}
+    workers = {name: SimpleNamespace(name=name, **settings) for name in names}
+    return SimpleNamespace(workers=workers, config={"cluster_max_workers": most})
+
+
+CLUSTER = cluster_of("a1", "b2")
 GOOD = {
     "scheduler_address": "tls://127.0.0.1:40000",
     "dashboard_address": "http://127.0.0.1:40001",
@@ -26,6 +35,7 @@ GOOD = {
     "quiet_since": None,
 }
 ADDRESSES = ("scheduler_address", "dashboard_address", "api_address")
+ELSEWHERE = {**GOOD, **{key: GOOD[key].replace("127.0.0.1", "10.0.0.7") for key in ADDRESSES}}
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +65,23 @@ def test_workers_of_others_are_not_named_and_nobody_is_named_twice(site):
     assert beat.message["active_workers"] == ["a1"]
     assert beat.running == ["a1", "b2"]
     assert beat.ends == {}
+
+
+def test_a_running_worker_of_which_nothing_is_said_is_gone(site):
+    assert checked({**GOOD, "closing_workers": []}, CLUSTER, site).message["closed_workers"] == ["b2"]
+
+
+def test_more_workers_than_any_site_has_are_not_asked_for(site):
+    assert checked({**GOOD, "count": 10**9}, CLUSTER, site).message["count"] == 100_000
+
+
+@pytest.mark.parametrize(("closing", "leaving", "stay"), [([], False, 2), (["a1"], False, 2), (["a1", "b2"], False, 2),
+                                                          (["a1", "b2", "c3"], False, 1), ([], True, 0)])  # fmt: skip
+def test_workers_that_always_are_about_to_close_do_not_get_successors_for_ever(site, closing, leaving, stay):
+    cluster = cluster_of("a1", "b2", "c3", "d4", most=2, close_expected=leaving)
+    told = {"count": 100, "active_workers": ["d4"], "closing_workers": closing}
+    assert checked({**GOOD, **told}, cluster, site).message["count"] == stay
+    assert checked({**GOOD, **told}, cluster_of(*cluster.workers), site).message["count"] == 100
 
 
 @pytest.mark.parametrize("end", [math.nan, math.inf, -math.inf, 10**400, -1, 0, 1e300, True, "1", None, []])
@@ -93,21 +120,20 @@ def test_an_address_is_passed_on_in_its_plain_form(site, address):
 
 @pytest.mark.parametrize(
     "address",
-    ["10.0.0.1:8443", "127.0.0.1:8443", "127.9.9.9:8001", "[::ffff:127.0.0.1]:8001", "169.254.169.254:8080",
-     "[fe80::1%eth0]:8080", "224.0.0.1:8080", "[ff02::1]:8080", "[::]:8080"],
+    ["10.0.0.1:8443", "127.0.0.1:8443", "127.9.9.9:8001", "127.0.0.1:5432", "[::1]:5432", "[::ffff:127.0.0.1]:8001",
+     "169.254.169.254:8080", "[fe80::1%eth0]:8080", "224.0.0.1:8080", "[ff02::1]:8080", "[::]:8080"],
 )  # fmt: skip
 def test_of_other_machines_the_gateway_itself_and_no_machine_are_refused(wide, address):
     with pytest.raises(PublicException, match="api_address"):
-        checked({**GOOD, "api_address": f"http://{address}"}, CLUSTER, wide)
+        checked({**ELSEWHERE, "api_address": f"http://{address}"}, CLUSTER, wide)
 
 
 def test_other_machines_are_reached_where_clusters_may_be_there(wide, site):
-    elsewhere = {key: GOOD[key].replace("127.0.0.1", "10.0.0.7") for key in ADDRESSES}
-    assert checked({**GOOD, **elsewhere}, CLUSTER, wide).message["api_address"] == "http://10.0.0.7:40002"
-    six = {**GOOD, **elsewhere, "api_address": "http://[2001:db8::7]:40002"}
+    assert checked(ELSEWHERE, CLUSTER, wide).message["api_address"] == "http://10.0.0.7:40002"
+    six = {**ELSEWHERE, "api_address": "http://[2001:db8::7]:40002"}
     assert checked(six, CLUSTER, wide).message["api_address"] == "http://[2001:db8::7]:40002"
     with pytest.raises(PublicException, match=r"not at 127\.0\.0\.1"):
-        checked({**GOOD, **elsewhere}, CLUSTER, site)
+        checked(ELSEWHERE, CLUSTER, site)
 
 
 JSON = st.recursive(

@@ -102,6 +102,11 @@ async def test_the_hub_says_who_its_users_are(tmp_path):
         _, me = await gateway.ask("GET", "/me", f"Bearer {site_token}")
         assert (me["name"], me["groups"], me["admin"]) == ("alice", [], False)
         assert site_token not in peer.asked
+        everything = ("read", "clusters", "admin")
+        keep = Tokens(tmp_path / "tokens.json")
+        made = keep.create("alice", "made", scopes=everything, groups=("physics",), now=time.time())
+        _, me = await gateway.ask("GET", "/me", f"Bearer {made[1]}")
+        assert (me["groups"], me["admin"]) == (["physics"], False)  # for quotas; she may have left it since
 
 
 @asynchronous

@@ -246,46 +246,28 @@ async def test_where_workers_run_as_the_user_there_must_be_one_and_not_root(tmp_
 
 @asynchronous
 async def test_who_fails_too_often_waits_and_shuts_nobody_else_out(tmp_path):
-    regular, fresh = (f"Bearer {make_token(tmp_path, 'alice')}" for _ in range(2))
+    fresh = f"Bearer {make_token(tmp_path, 'alice')}"
     async with serve(Site(state=tmp_path)) as gateway:
-        assert (await gateway.ask("GET", "/me", regular))[0] == 200
         for number in range(25):  # requests without a token are no attempts
             assert (await gateway.ask("GET", "/me"))[0] == 401
-            expected = 401 if number < 20 else 429
-            assert (await gateway.ask("GET", "/me", f"Bearer guess-{number}"))[0] == expected
-        status, content = await gateway.ask("GET", "/me", fresh)
-        assert status == 429
+            status, content = await gateway.ask("GET", "/me", f"Bearer guess-{number}")
+            assert status == (401 if number < 20 else 429)
         assert "Too many failed logins" in content["error"]
         assert 0 < int(gateway.headers["Retry-After"]) <= 60
-        assert (await gateway.ask("GET", "/me", regular))[0] == 200
-        assert (await gateway.ask("GET", "/me", fresh, X_Forwarded_For="127.0.0.1, 192.0.2.9"))[0] == 200
-        assert (await gateway.ask("GET", "/me", fresh, X_Forwarded_For="192.0.2.9, 127.0.0.1"))[0] == 200
+        assert (await gateway.ask("GET", "/me", fresh))[0] == 200  # behind a hub all users have one address
+        assert (await gateway.ask("GET", "/me", "Bearer guess", X_Forwarded_For="127.0.0.1, 192.0.2.9"))[0] == 401
         events = [line["event"] for line in gateway.audited()]
-        assert events == ["request"] * 19 + ["logins-blocked", "request"]
+        assert events == ["request"] * 19 + ["logins-blocked", "request", "request"]
 
 
 def test_failures_are_counted_in_windows_of_a_minute_and_in_bounded_memory():
     logins = FailedLogins()
-    assert [logins.failed("a", b"x", now=100.0 + number) for number in range(20)] == [False] * 19 + [True]
-    assert logins.wait("a", b"x", now=120.0) == 40.0
-    assert logins.wait("b", b"x", now=120.0) == 0.0
-    assert logins.wait("a", b"x", now=160.0) == 0.0
-    assert not logins.failed("a", b"x", now=160.0)
-    assert logins.wait("a", b"x", now=160.0) == 0.0
+    assert [logins.failed("a", now=100.0 + number) for number in range(3)] == [(1, 60.0), (2, 59.0), (3, 58.0)]
+    assert logins.failed("b", now=103.0) == (1, 60.0)
+    assert logins.failed("a", now=160.0) == (1, 60.0)
     for number in range(30_000):
-        logins.failed(f"s{number}", b"y", now=161.0)
-        logins.passed(b"%d" % number)
-    assert len(logins._failures) == len(logins._good) == 10_000
-
-
-def test_a_credential_that_has_turned_bad_is_no_longer_privileged():
-    logins = FailedLogins()
-    logins.passed(b"x")
-    for _ in range(20):
-        logins.failed("a", b"guess", now=1.0)
-    assert logins.wait("a", b"x", now=2.0) == 0.0
-    logins.failed("a", b"x", now=2.0)
-    assert logins.wait("a", b"x", now=2.0) == 59.0
+        logins.failed(f"s{number}", now=161.0)
+    assert len(logins._failures) == 10_000
 
 
 @asynchronous
@@ -297,6 +279,8 @@ async def test_the_audit_log_names_who_changed_what_and_who_was_refused(tmp_path
         await gateway.ask("GET", f"{LIST}{BOBS}", f"Bearer {token}", X_Forwarded_For="nonsense")
         await gateway.ask("GET", LIST)
         await gateway.ask("POST", LIST, "Bearer wrong")
+        await gateway.ask("POST", LIST, f"Bearer {make_token(tmp_path, 'bob', 'read')}")
+        await gateway.ask("POST", f"{LIST}{ALICES}/heartbeat", "token secret-of-bob")
         lines = gateway.audited()
         assert token not in gateway.authenticator.audit.path.read_text()
     keys = ("event", "user", "method", "route", "cluster", "source", "status")
@@ -304,6 +288,8 @@ async def test_the_audit_log_names_who_changed_what_and_who_was_refused(tmp_path
         ("request", "alice", "DELETE", f"{LIST}{{cluster_name}}", ALICES, "192.0.2.9", 204),
         ("request", "alice", "GET", f"{LIST}{{cluster_name}}", BOBS, "127.0.0.1", 404),
         ("request", None, "POST", LIST, None, "127.0.0.1", 401),
+        ("request", "bob", "POST", LIST, None, "127.0.0.1", 403),
+        ("request", None, "POST", f"{LIST}{{cluster_name}}/heartbeat", ALICES, "127.0.0.1", 401),
     ]
     assert [line["outcome"] for line in lines][:2] == ["ok", "There is no such cluster, or it is not yours"]
     assert "not known here" in lines[2]["outcome"]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -155,9 +156,22 @@ def test_without_a_walltime_there_is_no_end(tmp_path):
 def test_spilled_data_goes_to_the_nodes_own_disk_unless_the_user_says_otherwise(tmp_path):
     (tmp_path / "env").touch()
     script = job_script(SHOW, str(tmp_path / "env"))
-    assert run(script, tmp_path, TMPDIR="/local")[0]["DASK_TEMPORARY_DIRECTORY"] == "/local"
+    own = tmp_path / f"sciplat-{os.getuid()}"
+    for _ in range(2):
+        assert run(script, tmp_path, TMPDIR=str(tmp_path))[0]["DASK_TEMPORARY_DIRECTORY"] == str(own)
+        assert own.stat().st_mode & 0o777 == 0o700
+        own.chmod(0o755)
     (tmp_path / "env").write_text(environment_text({"DASK_TEMPORARY_DIRECTORY": "/mine"}))
-    assert run(script, tmp_path, TMPDIR="/local")[0]["DASK_TEMPORARY_DIRECTORY"] == "/mine"
+    assert run(script, tmp_path, TMPDIR=str(tmp_path))[0]["DASK_TEMPORARY_DIRECTORY"] == "/mine"
+
+
+def test_what_is_spilled_is_never_in_a_folder_that_another_has_prepared(tmp_path):
+    (tmp_path / "env").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / f"sciplat-{os.getuid()}").symlink_to(tmp_path / "other")
+    found = run(job_script(SHOW, str(tmp_path / "env")), tmp_path, TMPDIR=str(tmp_path))[0]
+    assert Path(found["DASK_TEMPORARY_DIRECTORY"]).parent == tmp_path
+    assert Path(found["DASK_TEMPORARY_DIRECTORY"]).name.startswith("tmp.")
 
 
 def test_the_command_takes_the_place_of_the_shell_so_that_signals_reach_it(tmp_path):

@@ -80,6 +80,28 @@ def core_hours(ledger, since=0.0, until=4e9):
 # charges
 
 
+def test_of_many_equal_leases_the_first_are_granted_that_fit(open_ledger):
+    ledger = open_ledger(POLICY)
+    many = [worker(str(number), groups=("atlas",)) for number in range(CAP + 5)]
+    assert ledger.grant_first(many[:30], NOW) == 30
+    assert ledger.grant_first(many[30:], NOW) == CAP - 30
+    assert [one.lease for one in ledger.open_leases()] == many[:CAP]
+    assert ledger.grant_first(many[CAP:], NOW) == 0
+
+
+def test_all_that_a_cluster_holds_ends_with_it(open_ledger):
+    ledger = open_ledger()
+    for lease in (scheduler(), worker("a"), worker("b"), scheduler("c2")):
+        ledger.grant(lease, NOW)
+    ledger.seen("c1", ["", "a"], NOW)
+    ledger.ended("c1", "a", NOW + 30)
+    ledger.seen("c1", ["", "a"], NOW + 60)
+    ledger.ended("c1", None)
+    assert [one.lease.cluster for one in ledger.open_leases()] == ["c2"]
+    [row] = ledger.usage(("cluster",), NOW, NOW + HOUR)
+    assert row["core_hours"] == pytest.approx(2 * (60 + 30) / 3600)
+
+
 def test_a_lease_is_charged_from_its_start_to_its_end(open_ledger):
     ledger = open_ledger()
     assert ledger.grant(worker("w1", gpus=1), NOW - 500) is None

@@ -10,7 +10,9 @@ from dask_gateway_server.backends.base import PublicException
 from dask_gateway_server.backends.db_base import JobStatus
 
 from sciplat.errors import SiteError
+from sciplat.gateway import local
 from sciplat.gateway.cluster_config import SiteClusterConfig
+from sciplat.gateway.ledger import Lease
 from sciplat.gateway.processes import find_processes, is_running
 from tests.gateway.local_scene import Scene, process_of, until
 
@@ -52,6 +54,7 @@ def test_processes_find_what_they_need_and_no_secret_of_the_gateway(scene, monke
             "HOME": os.environ["HOME"],
             "SURVEY": "dr1",
             "SCIPLAT_SITE": "sciplat",
+            "DASK_TEMPORARY_DIRECTORY": work,
             "DASK_GATEWAY_CLUSTER_NAME": cluster.name,
             "DASK_GATEWAY_API_TOKEN": cluster.token,
             "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": str(scene.folder(cluster) / "dask.crt"),
@@ -78,6 +81,31 @@ def test_after_the_end_nothing_is_left_but_logs(scene):
     assert scene.run(scene.backend.do_check_clusters([cluster])) == [False]
     left = sorted(str(path.relative_to(scene.folder(cluster))) for path in scene.folder(cluster).rglob("*"))
     assert left == ["logs", "logs/scheduler.log", f"logs/worker-{worker.name}.log"]
+
+
+def test_workers_are_charged_as_long_as_they_run_whatever_their_scheduler_tells(scene):
+    cluster = scene.started()
+    worker = scene.worker(cluster)
+    backend = scene.backend
+    assert backend.ledger.grant(Lease(cluster.name, worker.name, "alice", (), 1, 1, 0), now=1.0) is None
+    began = time.time()
+    scene.run(backend.do_check_workers([worker]))
+    (held,) = backend.ledger.open_leases()
+    assert began <= held.started == held.seen <= time.time()
+    scene.run(backend.do_stop_worker(worker))
+    scene.run(backend.do_check_workers([worker]))
+    assert backend.ledger.open_leases() == [held]
+
+
+def test_a_log_that_has_become_large_is_emptied_and_goes_on(scene, monkeypatch):
+    monkeypatch.setattr(local, "_LARGEST", 100_000)
+    cluster = scene.started("print('x' * 200_000, flush=True); import time; time.sleep(1); print('on', flush=True)")
+    small = scene.started("print('small', flush=True)")
+    log = scene.folder(cluster) / "logs" / "scheduler.log"
+    until(lambda: log.stat().st_size > 200_000 and scene.log(small))
+    scene.run(scene.backend.reap({cluster.name, small.name}))
+    assert scene.log(small) == "small"
+    assert until(lambda: scene.log(cluster)) == "on"
 
 
 def test_a_gateway_that_comes_back_finds_and_ends_what_it_had_started(scene):

@@ -220,6 +220,18 @@ async def test_a_query_that_makes_no_sense_is_refused(state):
 
 
 @asynchronous
+async def test_a_body_that_upstream_cannot_read_is_the_users_mistake(state):
+    async with quiet_gateway(state) as gateway:
+        cluster = await gateway.cluster("alice")
+        assert (await gateway.ask("POST", "/api/v1/clusters/", "alice"))[0] == 400
+        assert (await gateway.ask("POST", "/api/v1/clusters/", "alice", [1]))[0] == 400
+        path = f"/api/v1/clusters/{cluster.name}/adapt"
+        for bounds in ({"minimum": "a"}, {"maximum": [1]}, {"minimum": -1}, {"maximum": True}, {"minimum": 1.5}):
+            status, found = await gateway.ask("POST", path, "alice", bounds)
+            assert (status, "number of workers" in found["error"]) == (422, True), bounds
+
+
+@asynchronous
 async def test_usage_is_ones_own_and_an_admins_is_everybodys(state, groups):
     async with quiet_gateway(state, groups=groups) as gateway:
         ledger, now = gateway.backend.ledger, time.time()
@@ -261,6 +273,17 @@ async def test_a_user_makes_lists_and_revokes_their_own_tokens(state):
         listed = {one["id"]: one for one in (await gateway.get(path, "alice"))["tokens"]}
         assert listed[made["id"]]["state"].startswith("revoked 20")
         assert [line["token"] for line in gateway.audited("token-revoked")] == [made["id"]]
+
+
+@asynchronous
+async def test_a_token_that_is_made_with_another_is_no_way_round_the_groups_quotas(state):
+    async with quiet_gateway(state, quotas={"groups": {"physics": {"clusters": 1}}}) as gateway:
+        scopes = ("read", "clusters", "tokens")
+        hubs = gateway.tokens.create("alice", "hub", scopes=scopes, groups=("physics",), now=time.time())[1]
+        made = (await gateway.ask("POST", "/api/sciplat/tokens", token=hubs, body={"name": "made"}))[1]["token"]
+        assert (await gateway.ask("POST", "/api/v1/clusters/", token=hubs, body={}))[0] == 201
+        status, found = await gateway.ask("POST", "/api/v1/clusters/", token=made, body={})
+        assert (status, "group physics" in found["error"]) == (422, True)
 
 
 @asynchronous

@@ -165,6 +165,7 @@ def test_a_password_in_a_file_that_others_read(refused, tmp_path):
         ("profiles: {a: {memory: 4}}", 'profiles.a.memory: the size has no unit, found 4; try "4 GiB"'),
         ("profiles: {a: {memory: 4 G}}", "profiles.a.memory: the size is no number of bytes"),
         ("profiles: {a: {max_memory: 1 GiB}}", "profiles.a.max_memory: less than memory"),
+        ("profiles: {a: {walltime: 19 s}}", "profiles.a.walltime: less than 20 s: a worker would leave before it"),
         ("profiles: {a: {max_walltime: 1 h}}", "profiles.a.max_walltime: of no use without walltime"),
         ("profiles: {a: {walltime: 2:00:00}}", "profiles.a.walltime: the duration has no unit, found 7200"),
         ("profiles: {a: {gpu_type: h200}}", "profiles.a.gpu_type: of no use without gpus"),

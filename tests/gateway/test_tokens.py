@@ -100,12 +100,27 @@ def test_what_cannot_be_a_token_is_refused(tokens):
         tokens.create("alice", "laptop", scopes=("read", "everything"), now=NOW)
     with pytest.raises(ArgumentError, match="scopes"):
         tokens.create("alice", "laptop", scopes=(), now=NOW)
-    for name in ("", "x" * 65, "two\nlines"):
+    for name in ("", "x" * 65, "two\nlines", "\x9b31mred", "\ud800", "\u202eback"):
         with pytest.raises(ArgumentError, match="printable"):
             tokens.create("alice", name, now=NOW)
     for lifetime in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ArgumentError, match="positive"):
             tokens.create("alice", "laptop", lifetime=lifetime, now=NOW)
+
+
+def test_who_makes_and_revokes_tokens_again_and_again_does_not_fill_the_file(tokens):
+    kept, _ = tokens.create("bob", "kept", now=NOW)
+    tokens.revoke(kept.id, now=NOW)
+    made, _ = tokens.create("alice", "one", now=NOW)
+    tokens.revoke(made.id, now=NOW)
+    record = next(one for one in json.loads(tokens.path.read_text())["tokens"] if one["id"] == made.id)
+    many = [{**record, "id": f"{number:010d}", "created": NOW + number} for number in range(300)]
+    others = [one for one in json.loads(tokens.path.read_text())["tokens"] if one["id"] == kept.id]
+    tokens.path.write_text(json.dumps({"version": 1, "tokens": many + others}))
+    tokens.create("alice", "next", now=NOW + 300)
+    left = [token.id for token in tokens.list("alice")]
+    assert left == [f"{number:010d}" for number in range(200, 300)] + left[-1:]
+    assert tokens.list("bob")
 
 
 def test_ended_tokens_are_forgotten_in_the_end_and_living_ones_are_bounded(tokens):

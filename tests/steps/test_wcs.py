@@ -1,7 +1,10 @@
 """World coordinates of images against astropy, real frames and finite differences."""
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -263,6 +266,30 @@ def test_published_positions_of_real_frames(data):
         np.testing.assert_allclose(scale * 3600, 0.396, rtol=2e-3)
         tested += len(miss)
     assert tested > 400
+
+
+ELSEWHERE = """
+import hashlib
+import numpy as np
+from sciplat.steps.wcs import ImageWcs
+from tests.steps.test_wcs import tan_cards
+digest, rng = hashlib.sha256(), np.random.default_rng(4)
+for _ in range(100):
+    ra, dec, angle = rng.uniform(0, 360), rng.uniform(-80, 80), rng.uniform(0, 360)
+    wcs = ImageWcs(tan_cards(ra=ra, dec=dec, angle=angle, RADESYS="FK5", EQUINOX=2000.0))
+    digest.update(b"".join(one.tobytes() for one in wcs.sky_to_pixel(np.full(20, ra), dec + np.linspace(0, 0.02, 20))))
+print(digest.hexdigest())
+"""
+
+
+def test_pixels_are_the_same_bits_whatever_kernels_blas_has_for_the_processor():
+    found = set()
+    for kind in ("Haswell", "Sandybridge"):
+        environment = {**os.environ, "OPENBLAS_CORETYPE": kind}
+        command = [sys.executable, "-c", ELSEWHERE]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        found.add(done.stdout)
+    assert len(found) == 1
 
 
 def wanted(name):
