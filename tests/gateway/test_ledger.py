@@ -11,9 +11,8 @@ from itertools import count
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from sciplat.errors import ArgumentError, SiteError
+from sciplat.errors import ArgumentError
 from sciplat.gateway.ledger import Held, Lease, Ledger
-from sciplat.gateway.ledger_tables import VERSION
 from sciplat.gateway.quota import Account, Amount, Limits, Policy, period_end, period_start
 from tests.gateway.postgres import running_postgres
 
@@ -386,17 +385,6 @@ def test_killed_requesters_leave_no_lease_without_its_row_and_no_charge_doubled(
 
 
 # the database
-
-
-def test_a_ledger_of_a_newer_sciplat_is_refused_as_it_is(url, open_ledger):
-    open_ledger().close()
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        connection.execute(text(f"UPDATE ledger_version SET number = {VERSION + 1}"))
-    engine.dispose()
-    with pytest.raises(SiteError, match="newer sciplat") as caught:
-        open_ledger()
-    assert caught.value.found == f"version {VERSION + 1} of its tables; this sciplat knows version {VERSION}"
 
 
 def test_connections_that_the_server_ended_are_made_anew(postgres):

@@ -1,11 +1,13 @@
 """What can be a ledger's database, who can read it, and how it is told that one is none."""
 
+import sqlite3
 import stat
 
 import pytest
 
 from sciplat.errors import SiteError, StorageError
 from sciplat.gateway.ledger import Lease, Ledger
+from sciplat.gateway.ledger_tables import VERSION
 from sciplat.gateway.quota import Policy
 
 
@@ -33,3 +35,12 @@ def test_nobody_else_reads_who_works_when(tmp_path):
 def test_a_server_that_is_not_there_is_told_as_such(tmp_path):
     with pytest.raises(StorageError, match="the ledger does not answer"):
         Ledger(f"postgresql+psycopg://alice:secret@/ledger?host={tmp_path}", Policy())
+
+
+def test_a_ledger_of_a_newer_sciplat_is_refused_as_it_is(tmp_path):
+    Ledger(f"sqlite:///{tmp_path}/ledger.sqlite", Policy()).close()
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+        connection.execute(f"UPDATE ledger_version SET number = {VERSION + 1}")
+    with pytest.raises(SiteError, match="newer sciplat") as caught:
+        Ledger(f"sqlite:///{tmp_path}/ledger.sqlite", Policy())
+    assert caught.value.found == f"version {VERSION + 1} of its tables; this sciplat knows version {VERSION}"
