@@ -29,10 +29,13 @@ def start(config: Path | None) -> None:
     needs_server()
     from sciplat.gateway.embedded import own_site, welcome
     from sciplat.gateway.site import load_site
+    from sciplat.gateway.site_check import find_risks
     from sciplat.gateway.supervisor import supervise
 
     path = own_site(state_folder()) if config is None else config
     site = load_site(path)
+    for risk in find_risks(site):
+        click.echo(f"warning: {risk}", err=True)
     supervise(site, path.absolute(), lambda: click.echo(welcome(site)))
 
 

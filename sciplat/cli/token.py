@@ -14,6 +14,8 @@ from sciplat.gateway.units import parse_duration
 
 if TYPE_CHECKING:
     from sciplat.gateway.connection import Connection
+    from sciplat.gateway.site import Site
+    from sciplat.gateway.tokens import Token, Tokens
 
 _ADDRESS = click.option("--gateway", "address", metavar="URL", help="The gateway at which the token is yours.")
 _CONFIG = click.option(
@@ -41,12 +43,14 @@ def create(
     if config is None:
         if lifetime is None:
             raise click.UsageError("--expires never goes with --config: a gateway gives no such tokens")
-        made = _connect(address, user).post("/api/sciplat/tokens", name=name, scopes=list(scopes), lifetime=lifetime)
-        click.echo(made["token"])
+        told = _connect(address, user).post("/api/sciplat/tokens", name=name, scopes=list(scopes), lifetime=lifetime)
+        click.echo(told["token"])
         return
     if user is None:
         raise click.UsageError("--config makes a token for anybody: name --user")
-    _, text = _tokens(config).create(user, name, scopes=scopes, lifetime=lifetime, now=time.time())
+    site = _site(config)
+    made, text = _tokens(site).create(user, name, scopes=scopes, lifetime=lifetime, now=time.time())
+    _audit(site, "token-created", made)
     click.echo(text)
 
 
@@ -72,7 +76,8 @@ def revoke(address: str | None, config: Path | None, number: str) -> None:
     if config is None:
         _connect(address, None).delete(f"/api/sciplat/tokens/{quote(number, safe='')}")
     else:
-        _tokens(config).revoke(number, now=time.time())
+        site = _site(config)
+        _audit(site, "token-revoked", _tokens(site).revoke(number, now=time.time()))
     click.echo(f"revoked {number}")
 
 
@@ -84,15 +89,29 @@ def _connect(address: str | None, user: str | None) -> "Connection":
     return Connection(find_login(address))
 
 
-def _tokens(config: Path) -> Any:
+def _site(config: Path) -> "Site":
     needs_server()
     from sciplat.gateway.site import load_site
+
+    return load_site(config)
+
+
+def _tokens(site: "Site") -> "Tokens":
     from sciplat.gateway.tokens import Tokens
 
-    return Tokens(load_site(config).token_file)
+    return Tokens(site.token_file)
+
+
+def _audit(site: "Site", event: str, token: "Token") -> None:
+    """Note what was done to a token past the gateway, and by which Unix user."""
+    from sciplat.gateway.audit import Audit
+    from sciplat.gateway.embedded import own_name
+
+    log = Audit(site.state / "audit.jsonl")
+    log.write(event, user=token.user, token=token.id, name=token.name, scopes=token.scopes, by=own_name())
 
 
 def _described(config: Path, user: str | None) -> list[dict[str, Any]]:
     from sciplat.gateway.tokens import described
 
-    return [described(one) for one in _tokens(config).list(user)]
+    return [described(one) for one in _tokens(_site(config)).list(user)]

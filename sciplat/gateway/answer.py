@@ -9,7 +9,7 @@ from dask_gateway_server.backends.base import PublicException
 from dask_gateway_server.routes import api_handler
 
 from sciplat.errors import ArgumentError, SciplatError
-from sciplat.gateway.backend import one_line
+from sciplat.gateway.refusals import one_line
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -20,6 +20,8 @@ from dask_gateway_server.traitlets import Type
 from dask_gateway_server.utils import timestamp
 
 from sciplat.errors import SciplatError, StorageError
+from sciplat.gateway.agree import make_agree
+from sciplat.gateway.churn import Churn
 from sciplat.gateway.cluster_config import (
     SiteClusterConfig,
     owner,
@@ -35,7 +37,7 @@ from sciplat.gateway.heartbeat import Heartbeat, checked
 from sciplat.gateway.ledger import Held, Ledger
 from sciplat.gateway.options import cluster_options
 from sciplat.gateway.quota import Refusal
-from sciplat.gateway.refusals import tell
+from sciplat.gateway.refusals import one_line, tell
 from sciplat.gateway.units import format_duration
 from sciplat.gateway.watch import Watch
 
@@ -59,6 +61,8 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         Why a cluster did not get all the workers that it asked for.
     refused : Counter
         How often each limit has refused somebody.
+    unstopped : set
+        Leases, by cluster and worker, whose jobs may run on although they have been stopped.
     """
 
     cluster_config_class = Type(SiteClusterConfig, klass="dask_gateway_server.backends.base.ClusterConfig", config=True)
@@ -71,6 +75,8 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         self.beats: dict[str, Heartbeat] = {}
         self.refusals: dict[str, Refusal] = {}
         self.refused: Counter[str] = Counter()
+        self.unstopped: set[tuple[str, str]] = set()
+        self.churn = Churn()
         self._looked = timestamp()
 
     # what a batch system does
@@ -92,8 +98,8 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         """End the site's jobs or processes whose cluster is not in `owned`; return in words what was ended."""
 
     @abstractmethod
-    async def read_log(self, cluster: Cluster, worker_name: str, lines: int) -> str:
-        """Return the end of a log, also after the end; the scheduler's for an empty worker name."""
+    async def read_logs(self, cluster: Cluster, names: list[str], lines: int) -> dict[str, str]:
+        """Return the ends of workers' logs by name, also after the end; the scheduler's name is empty."""
 
     @abstractmethod
     async def why(self, cluster: Cluster) -> list[str]:
@@ -107,6 +113,10 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
     async def accounted(self, held: list[Held]) -> dict[tuple[str, str], tuple[float, float]]:  # noqa: ARG002
         """Return when leases began and ended as the batch system tells, as far as it does."""
         return {}
+
+    async def still_there(self, held: list[Held]) -> set[tuple[str, str]]:  # noqa: ARG002
+        """Return which leases, by cluster and worker, have jobs that may run on."""
+        return set()
 
     # a cluster is asked for
 
@@ -161,7 +171,10 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
     async def forward_message_to_scheduler(self, cluster: Any, msg: dict[str, Any]) -> None:
         """Pass a wish for workers on, or refuse the ones that must be there at once but cannot."""
         row = self.db.get_cluster(cluster.name)
-        wanted = msg.get("count") if msg["op"] == "scale" else msg.get("minimum")
+        least, most = msg.get("minimum"), msg.get("maximum")
+        if least is not None and most is not None and least > most:
+            raise PublicException(f"at least {least} workers are more than at most {most}")
+        wanted = msg.get("count") if msg["op"] == "scale" else least
         more = (wanted or 0) - len(staying(row))
         if more > 0:
             refusal = self.ledger.refusal(*owner(row), worker_amount(row.config) * more, time.time())
@@ -180,6 +193,10 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         if missing <= 0:
             return
         amount, now = worker_amount(cluster.config), time.time()
+        wait = self.churn.wait(cluster.name, now)
+        if wait:
+            self.queue.put_after(cluster, wait)
+            return
         room = self.ledger.room(*owner(cluster), amount, missing, now)
         if room:
             self._make_workers(cluster, min(room, _AT_A_TIME), now)
@@ -237,6 +254,7 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         told = [cluster.workers[name] for name in beat.message["active_workers"]]
         stay = [(worker, {"close_expected": False}) for worker in told if worker.close_expected]
         self.db.update_workers(stay)  # they could not close, and now are wanted again
+        self.churn.look(cluster, beat.message, time.time())
         await super().on_cluster_heartbeat(cluster_name, beat.message)
         self.ledger.seen(cluster_name, ["", *beat.running], time.time())
         if cluster.status == JobStatus.RUNNING and cluster.count > len(staying(cluster)):
@@ -302,7 +320,12 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
 
     async def _cluster_to_stopped(self, cluster: Cluster) -> None:
         await super()._cluster_to_stopped(cluster)
-        self._note(self.ledger.ended, cluster.name, None)
+        if any(name == cluster.name for name, _ in self.unstopped):
+            for worker in ("", *cluster.workers):
+                self._release(cluster.name, worker)
+        else:
+            self._note(self.ledger.ended, cluster.name, None)
+        self.churn.forget(cluster.name)
         self.beats.pop(cluster.name, None)
         self.refusals.pop(cluster.name, None)
         reason = cluster.state.get("reason", "asked for")
@@ -315,17 +338,22 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
             last = await self._with_log("the worker ended before it was there", cluster, worker.name)
             self.db.update_cluster(cluster, state={**cluster.state, "last": last})
         await super()._worker_to_stopped(worker)
-        self._note(self.ledger.ended, cluster.name, worker.name)
+        self._release(cluster.name, worker.name)
+
+    def _release(self, cluster: str, worker: str) -> None:
+        """End a lease, unless its job may run on: then it counts until `make_agree` finds that the job is over."""
+        if (cluster, worker) not in self.unstopped:
+            self._note(self.ledger.ended, cluster, worker)
 
     def _note(self, note: Callable[..., None], *what: Any) -> None:
         try:
             note(*what)
-        except StorageError as error:  # what runs goes on; `agree` makes up for an end
+        except StorageError as error:  # what runs goes on; `make_agree` makes up for an end
             self.log.warning("Not in the ledger: %s: %s", what, one_line(error))
 
     async def _with_log(self, what: str, cluster: Cluster, worker: str) -> str:
         try:
-            text = await self.read_log(cluster, worker, _TAIL)
+            text = (await self.read_logs(cluster, [worker], _TAIL))[worker]
         except Exception as error:  # noqa: BLE001 (a reason without a log is better than none)
             text = f"no log: {error}"
         return what + (": " + " | ".join(text.split("\n")) if text.strip() else "")
@@ -336,31 +364,9 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
         """Make ledger and database agree, then watch lifetimes, accounting and what nobody owns."""
         with self.db.db.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # the disk is waited for once a change, not thrice
-        self.agree()
+        await make_agree(self)
         self.watch = Watch(self)
         self.task_pool.spawn(self.watch.forever())
-
-    def agree(self) -> None:
-        """Close leases of what the database does not know, and stop what has no lease and gets none.
-
-        The two come apart when the gateway is killed, or one of them fails, between the change of one and the other.
-        """
-        there = [c for c in self.db.name_to_cluster.values() if c.status < JobStatus.STOPPED]
-        parts = {(c.name, ""): c for c in there}
-        parts |= {(c.name, w.name): w for c in there for w in c.workers.values() if w.status < JobStatus.STOPPED}
-        held = {(one.lease.cluster, one.lease.name) for one in self.ledger.open_leases()}
-        for cluster, name in held - parts.keys():
-            self.ledger.ended(cluster, name)
-        for key in parts.keys() - held:
-            part = parts[key]
-            if not part.is_active():
-                continue
-            worker = isinstance(part, Worker)
-            lease = worker_lease(part) if worker else scheduler_lease(part)
-            if self.ledger.grant(lease, time.time()) is not None:
-                change = self.db.update_worker if worker else self.db.update_cluster
-                change(part, target=JobStatus.STOPPED)
-            self.queue.put(part)
 
     async def do_cleanup(self) -> None:
         """Close the ledger."""
@@ -388,12 +394,3 @@ class SiteBackend(DBBackendBase):  # type: ignore[misc]
     def get_env(self, cluster: Cluster) -> dict[str, str]:
         """Return the environment of scheduler and workers."""
         return {**cluster.config.variables, **super().get_env(cluster), **common_environment(self.site)}
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error as one line."""
-    if isinstance(error, SciplatError):
-        return ": ".join(part for part in (error.what, error.found) if part) + (
-            f" (try: {error.hint})" if error.hint else ""
-        )
-    return " ".join(str(error).split()) or type(error).__name__

@@ -165,7 +165,12 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except Exception as trouble:
+            if error is None:
+                raise
+            error.add_note(f"and the cluster could not be closed: {trouble}")
 
     def __repr__(self) -> str:
         return f"Cluster({self.name[:8]}, {self._cluster.status})"

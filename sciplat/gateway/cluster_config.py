@@ -24,6 +24,7 @@ class SiteClusterConfig(ClusterConfig):  # type: ignore[misc]
     kernels = Unicode("", help="A folder of compiled kernels that the site provides.")
     setup = List(Unicode(), help="Lines of the job script before anything runs.")
     partition = Unicode("", help="Partition of the batch system.")
+    scheduler_partition = Unicode("", help="The scheduler's partition; empty: the same.")
     qos = Unicode("", help="Quality of service of the batch system.")
     account = Unicode("", help="Account of the batch system.")
     constraint = Unicode("", help="Features that a node must have.")

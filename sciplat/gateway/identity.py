@@ -8,6 +8,7 @@ what stock clients send. Nothing is remembered in cookies, so that a revoked tok
 import asyncio
 import base64
 import ipaddress
+import pwd
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -23,7 +24,7 @@ from sciplat.gateway.groups import GroupFile, unix_groups, unix_user
 from sciplat.gateway.hub import Hub
 from sciplat.gateway.tokens import PREFIX, Tokens, is_user_name, refused
 
-__all__ = ["SiteAuthenticator", "SiteUser", "find_cluster", "parse_authorization", "source_address"]
+__all__ = ["SiteAuthenticator", "SiteUser", "find_cluster", "is_person", "parse_authorization", "source_address"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _HUB_SCOPES = frozenset({"read", "clusters", "tokens"})  # of whom a hub vouches for
@@ -31,6 +32,8 @@ _NO_CLUSTER = "There is no such cluster, or it is not yours"
 _HOW_TO_BEGIN = "make a token with: sciplat token create"
 _TOKEN = re.compile(r"[\x21-\x7e]{1,1024}")
 _READING = ("GET", "HEAD")
+_CLUSTERS = "/api/v1/clusters/"
+_FIRST_PERSON, _NOBODY = 1000, 65534  # numbers of Unix users; those below are the machine's own services
 
 
 class SiteUser(User):  # type: ignore[misc]
@@ -117,7 +120,7 @@ class SiteAuthenticator(Authenticator):  # type: ignore[misc]
         if scope not in user.scopes and not (scope == "metrics" and user.admin):
             raise web.HTTPForbidden(reason=f"This token has not the scope {scope!r}, which this request needs")
         if scope != "metrics":  # whoever collects them needs no account
-            await self._require_account(user.name)
+            await self._require_account(user.name, to_start=request.method == "POST" and _route(request) == _CLUSTERS)
         return user
 
     async def identify(self, request: web.Request, header: str) -> SiteUser:
@@ -198,8 +201,8 @@ class SiteAuthenticator(Authenticator):  # type: ignore[misc]
             return await asyncio.to_thread(unix_groups, name)  # a directory service may be slow
         return claimed
 
-    async def _require_account(self, name: str) -> None:
-        """Refuse who is no Unix user where workers run as one; and root, as whom none may run."""
+    async def _require_account(self, name: str, *, to_start: bool) -> None:
+        """Refuse who is no Unix user where workers run as one; and root, and clusters of other system accounts."""
         if self.site.backend == "local":
             return
         account = await asyncio.to_thread(unix_user, name)
@@ -207,6 +210,8 @@ class SiteAuthenticator(Authenticator):  # type: ignore[misc]
             raise web.HTTPForbidden(reason=f"{name} has no Unix account on the gateway's machine")
         if account.pw_uid == 0:
             raise web.HTTPForbidden(reason=f"{name} is the superuser, as whom no cluster may run")
+        if to_start and not is_person(account):
+            raise web.HTTPForbidden(reason=f"{name} is a system account (uid {account.pw_uid}), which gets no clusters")
 
     @web.middleware
     async def _write_down_heartbeats(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -250,6 +255,11 @@ async def find_cluster(backend: Any, name: str, user: SiteUser, *, admins: bool 
     if cluster is None or not (user.has_permissions(cluster) or (admins and user.admin)):
         raise web.HTTPNotFound(reason=_NO_CLUSTER)
     return cluster
+
+
+def is_person(account: pwd.struct_passwd) -> bool:
+    """Return whether a Unix user is a person, not a service of the machine."""
+    return account.pw_uid >= _FIRST_PERSON and account.pw_uid != _NOBODY
 
 
 def parse_authorization(header: str) -> tuple[str | None, str]:

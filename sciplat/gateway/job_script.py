@@ -9,7 +9,7 @@ from typing import Any
 from sciplat.errors import ArgumentError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_OPTIONS = ("partition", "qos", "account", "constraint", "reservation")
+_OPTIONS = ("qos", "account", "constraint", "reservation")
 # What does not fit into memory goes to the node's own disk, not to the home folder over the network. It is unpickled
 # when it is needed again, so the folder must be the user's own: others may have made one of Dask's name in /tmp.
 _SCRATCH = (
@@ -29,20 +29,26 @@ def scheduler_options(config: Any, walltime: float | None) -> list[str]:
     walltime : float or None
         Seconds; 0: without limit, None: what the partition gives by itself.
     """
-    return _options(config, config.scheduler_cores, config.scheduler_memory, walltime)
+    return _options(config, scheduler_partition(config), config.scheduler_cores, config.scheduler_memory, walltime)
+
+
+def scheduler_partition(config: Any) -> str:
+    """Return the partition of a scheduler, empty for Slurm's default."""
+    return str(config.scheduler_partition or config.partition)
 
 
 def worker_options(config: Any, walltime: float | None) -> list[str]:
     """Return the options of sbatch for a worker, which gets the GPUs too; the same parameters."""
-    options = _options(config, config.worker_cores, config.worker_memory, walltime)
+    options = _options(config, config.partition, config.worker_cores, config.worker_memory, walltime)
     if config.gpus:
         options.append("--gres=" + ":".join(part for part in ("gpu", config.gpu_type, str(config.gpus)) if part))
     return options
 
 
-def _options(config: Any, cores: int, memory: int, walltime: float | None) -> list[str]:
+def _options(config: Any, partition: str, cores: int, memory: int, walltime: float | None) -> list[str]:
     """Return a job's options. The profile's further ones come first: the last one counts, and quotas know ours."""
-    named = [f"--{name}={getattr(config, name)}" for name in _OPTIONS if getattr(config, name)]
+    place = {"partition": partition} | {name: getattr(config, name) for name in _OPTIONS}
+    named = [f"--{name}={value}" for name, value in place.items() if value]
     size = ["--ntasks=1", f"--cpus-per-task={cores}", f"--mem={math.ceil(memory / 1024**2)}M"]
     time = [] if walltime is None else [f"--time={minutes(walltime)}"]
     return [*config.flags, *named, *size, *time]

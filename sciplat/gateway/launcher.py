@@ -21,6 +21,7 @@ from typing import Any
 LONGEST_REQUEST = 1_000_000  # bytes
 LONGEST_TAIL = 65_536  # bytes of a log
 TIME_LIMIT = 8.0  # seconds for a command of Slurm; they wait longer for a controller that is away
+SUBMIT_LIMIT = 30.0  # seconds: one that is busy takes a job late, and whoever asked would not know its number
 
 KEYS = ("dask.pem", "dask.crt", "scheduler.env", "worker.env")  # of no use, and better gone, when a cluster is over
 RESERVED = (  # options of sbatch that would change who, what or where, or what the gateway can find again
@@ -92,7 +93,7 @@ def _submit(request: dict[str, Any]) -> dict[str, Any]:
         *("--parsable", "--no-requeue", "--export=ALL", f"--job-name=sciplat-{part}", f"--comment={comment}"),
         *(f"--chdir={path}", f"--output={path.replace('%', '%%')}/{log}"),
     ]
-    printed = _slurm(request, "sbatch", [*options, *own], str(request.get("script", "")))
+    printed = _slurm(request, "sbatch", [*options, *own], str(request.get("script", "")), limit=SUBMIT_LIMIT)
     job = printed.strip().partition(";")[0]
     if not _JOB.fullmatch(job):
         raise Failure("refused", f"sbatch gave no job number: {printed[:200]!r}")
@@ -188,8 +189,11 @@ def _options(request: dict[str, Any]) -> list[str]:
 # Slurm
 
 
-def _slurm(request: dict[str, Any], program: str, arguments: list[str], text: str = "") -> str:
+def _slurm(
+    request: dict[str, Any], program: str, arguments: list[str], text: str = "", *, limit: float | None = None
+) -> str:
     """Run a command of Slurm in an environment of its own, which jobs inherit, and return what it prints."""
+    limit = TIME_LIMIT if limit is None else limit
     user = pwd.getpwuid(os.getuid())
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -204,11 +208,11 @@ def _slurm(request: dict[str, Any], program: str, arguments: list[str], text: st
         raise Failure("request", "commands is an absolute path")
     try:
         done = subprocess.run(  # noqa: S603 (no shell, and every argument has been checked)
-            command, input=text, capture_output=True, timeout=TIME_LIMIT, env=environment, check=False,
+            command, input=text, capture_output=True, timeout=limit, env=environment, check=False,
             encoding="utf-8", errors="replace",
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise Failure("silent", f"{program} took more than {TIME_LIMIT:g} s") from None
+        raise Failure("silent", f"{program} took more than {limit:g} s") from None
     wrong = [line for line in done.stderr.splitlines() if line and not _OVER.search(line)]
     if done.returncode and (wrong or program != "scancel"):  # scancel minds jobs that are over
         said = " ".join(" ".join(wrong).split())[:500] or f"exit status {done.returncode}"

@@ -22,6 +22,7 @@ from dask_gateway_server.backends.db_base import Cluster, JobStatus, Worker
 
 from sciplat.errors import SiteError
 from sciplat.gateway.backend import SiteBackend
+from sciplat.gateway.identity import is_person
 from sciplat.gateway.private import PRIVATE, SHARED
 from sciplat.gateway.processes import (
     Process,
@@ -112,8 +113,8 @@ class LocalBackend(SiteBackend):
             account = pwd.getpwnam(cluster.username)
         except KeyError:
             raise PublicException(f"this machine has no user {cluster.username}") from None
-        if account.pw_uid == 0:
-            raise PublicException(f"{cluster.username} is this machine's administrator, who gets no clusters")
+        if not is_person(account):
+            raise PublicException(f"{cluster.username} is a system account, which gets no clusters")
         return account
 
     async def _start(
@@ -173,12 +174,14 @@ class LocalBackend(SiteBackend):
             if one.status < JobStatus.RUNNING and one.target == JobStatus.RUNNING
         ]
 
-    async def read_log(self, cluster: Cluster, worker_name: str, lines: int) -> str:
-        """Return the last lines of a log, empty if there is none."""
-        if worker_name and worker_name not in cluster.workers:
-            return ""
-        log = self._log(cluster, f"worker-{worker_name}" if worker_name else "scheduler")
-        return await asyncio.to_thread(_read_tail, log, lines)
+    async def read_logs(self, cluster: Cluster, names: list[str], lines: int) -> dict[str, str]:
+        """Return the last lines of logs, empty where there is none."""
+        found = dict.fromkeys(names, "")
+        for name in names:
+            if not name or name in cluster.workers:
+                log = self._log(cluster, f"worker-{name}" if name else "scheduler")
+                found[name] = await asyncio.to_thread(_read_tail, log, lines)
+        return found
 
     # ending
 

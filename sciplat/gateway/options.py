@@ -15,6 +15,7 @@ from sciplat.gateway.variables import check_flag, check_variable
 if TYPE_CHECKING:
     from sciplat.gateway.site import Profile, Site
 
+_PLACE = ("partition", "scheduler_partition", "qos", "account", "constraint", "reservation")
 _MOST_CORES = 4096  # of a worker: no machine has more
 _LEAST_MEMORY, _MOST_MEMORY = 256 * 1024**2, 64 * 1024**4  # bytes of a worker: Python alone takes the least
 _MOST_WALLTIME = 366 * 86_400.0  # s
@@ -139,7 +140,7 @@ def _overrides(site: "Site", options: Any, user: Any) -> dict[str, Any]:
         "scheduler_cmd": [f"{prefix}/bin/dask", "scheduler"],
         "worker_cmd": [f"{prefix}/bin/dask", "worker"],
         "setup": list(profile.setup),
-        **{name: getattr(profile, name) or "" for name in ("partition", "qos", "account", "constraint", "reservation")},
+        **{name: getattr(profile, name) or "" for name in _PLACE},
         "flags": [*profile.flags, *_flags(site, profile, options.flags)],
         "variables": {**profile.variables, **_variables(profile, options.variables)},
         "owner_groups": sorted(user.groups),

@@ -1,12 +1,23 @@
-"""What a user is told of a quota that stands in the way: their own clusters by name, of others only totals."""
+"""What a user is told of an error, or a quota that stands in the way: own clusters by name, of others only totals."""
 
 import time
 from typing import TYPE_CHECKING, Any
+
+from sciplat.errors import SciplatError
 
 if TYPE_CHECKING:
     from sciplat.gateway.quota import Account, Refusal
 
 MARK = "quota: "  # by which our client knows such a reason
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error as one line."""
+    if isinstance(error, SciplatError):
+        return ": ".join(part for part in (error.what, error.found) if part) + (
+            f" (try: {error.hint})" if error.hint else ""
+        )
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def own_holders(backend: Any, user: str, account: "Account", limit: str, now: float) -> list[tuple[str, float]]:

@@ -11,9 +11,9 @@ from sqlalchemy import text
 
 from sciplat.errors import StorageError
 from sciplat.gateway.answer import Handler
-from sciplat.gateway.backend import one_line
 from sciplat.gateway.dashboard import Dashboards
 from sciplat.gateway.metrics import Metrics
+from sciplat.gateway.refusals import one_line
 from sciplat.gateway.routes_accounts import ACCOUNT_ROUTES
 from sciplat.gateway.routes_clusters import CLUSTER_ROUTES
 

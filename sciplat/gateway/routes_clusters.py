@@ -12,9 +12,8 @@ from dask_gateway_server.backends.db_base import JobStatus
 
 from sciplat.errors import ArgumentError
 from sciplat.gateway.answer import answer, iso, read_flag, read_number
-from sciplat.gateway.backend import one_line
 from sciplat.gateway.identity import find_cluster
-from sciplat.gateway.refusals import tell
+from sciplat.gateway.refusals import one_line, tell
 
 _DAY = 86_400.0
 _LINES = 100  # of a log, unless more or fewer are asked for
@@ -108,11 +107,12 @@ async def show_why(request: web.Request) -> dict[str, Any]:
 
 async def show_logs(request: web.Request) -> dict[str, Any]:
     """Answer with the ends of the logs: of the scheduler and the newest workers, or of what `worker` names."""
-    cluster, read = await _cluster(request), request.app["backend"].read_log
+    cluster, read = await _cluster(request), request.app["backend"].read_logs
     lines = read_number(request, "lines", _LINES, _MOST_LINES)
     asked = request.query.get("worker", "")
     names = [_worker(cluster, asked)] if asked else ["", *list(cluster.workers)[-_MOST_LOGS:]]
-    return {"logs": {name or "scheduler": (await read(cluster, name, lines))[-_LONGEST:] for name in names}}
+    found = await read(cluster, names, lines)
+    return {"logs": {name or "scheduler": text[-_LONGEST:] for name, text in found.items()}}
 
 
 async def _cluster(request: web.Request) -> Any:

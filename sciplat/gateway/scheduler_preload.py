@@ -27,6 +27,10 @@ logger = logging.getLogger("distributed.scheduler")
 
 _SOON = 0.5  # seconds in which several changes make one heartbeat
 _LOOK = 1.0  # seconds between two looks whether the cluster is idle, or shorter for short timeouts
+_MOST_DENIALS = 3
+# Seconds for which the gateway may say that it does not know this cluster, by HTTP's status. 404 is the answer of a
+# proxy that has just begun and has not heard yet where the gateway is.
+_PATIENCE = {401: 5.0, 409: 5.0, 404: 60.0}
 _PAGES = (
     "distributed.http.scheduler.info",
     "distributed.http.scheduler.prometheus",
@@ -80,6 +84,7 @@ class SiteSchedulerService(upstream.GatewaySchedulerService):  # type: ignore[mi
         self._told: set[str] = set()  # closing workers that the gateway knows of
         self._gone: set[str] = set()  # workers that reached their end before the gateway knew
         self._awaited = 0.0  # when workers were last seen to queue, seconds since the epoch
+        self._denials: list[float] = []  # when the gateway has just said that it knows no such cluster
         self._tasks: set[asyncio.Task[None]] = set()
         scheduler.add_plugin(_OnlyStaying(self))
 
@@ -166,13 +171,26 @@ class SiteSchedulerService(upstream.GatewaySchedulerService):  # type: ignore[mi
             "ends": {str(ws.name): ws.metrics["ends"] for ws in workers if "ends" in ws.metrics},
             "quiet_since": self.scheduler.idle_since,
         }
-        await self.gateway.heartbeat(message)
+        await self._tell(message)
         self._told = closing
         self._gone -= closing
         self.closed_workers -= closed - closing  # a list of all workers there ever were would grow without end
         if surplus:
             self.closing_workers.update(surplus)
             self._start(self._retire(surplus))
+
+    async def _tell(self, message: dict[str, Any]) -> None:
+        """Send a heartbeat; end this cluster if the gateway says again and again that it knows no such cluster."""
+        try:
+            await self.gateway.heartbeat(message)
+        except (OSError, HTTPClientError) as error:
+            patience, now = _PATIENCE.get(getattr(error, "code", 0)), time.monotonic()
+            self._denials = [*self._denials, now] if patience is not None else []
+            if patience is not None and len(self._denials) >= _MOST_DENIALS and now - self._denials[0] >= patience:
+                logger.warning("The gateway does not know this cluster any more: %s", error)
+                self._start(self.scheduler.close(reason="it belongs to no gateway"))
+            raise
+        self._denials = []
 
     async def _retire(self, names: list[str]) -> None:
         """Let workers close; one that holds results which nobody else can take stays, and is asked again."""

@@ -31,6 +31,7 @@ _BACKENDS = {
 }
 _TICKET = re.compile(r"\bticket=[^\s&]+")
 _LOOK = 2.0  # seconds between two looks at what has not started yet
+_LOOK_AT_SLURM = 5.0  # the same where each look is a question to the controller that all users of Slurm share
 _ADAPT = 1.0  # seconds between two thoughts of a cluster about its size
 
 
@@ -109,8 +110,9 @@ def traits(site: Site) -> Config:
     config.SiteBackend.stop_clusters_on_shutdown = site.on_stop == "stop"
     config.SiteBackend.cluster_heartbeat_period = max(int(site.heartbeat), 1)
     config.SiteBackend.cluster_heartbeat_timeout = max(3.0 * site.heartbeat, 15.0)
-    config.SiteBackend.cluster_status_period = _LOOK
-    config.SiteBackend.worker_status_period = _LOOK
+    look = _LOOK_AT_SLURM if site.backend == "slurm" else _LOOK
+    config.SiteBackend.cluster_status_period = look
+    config.SiteBackend.worker_status_period = look
     config.SiteBackend.check_timeouts_period = _LOOK
     config.SiteBackend.cluster_start_timeout = float(site.limits.start)
     config.SiteBackend.worker_start_timeout = float(site.limits.start)

@@ -42,7 +42,7 @@ from sciplat.gateway.site_values import (
 )
 from sciplat.gateway.variables import check_variable
 
-_SLURM_KEYS = ("setup", "partition", "qos", "account", "constraint", "reservation", "flags")
+_SLURM_KEYS = ("setup", "partition", "scheduler_partition", "qos", "account", "constraint", "reservation", "flags")
 _DAY = 86400.0
 
 
@@ -109,13 +109,13 @@ class Slurm(Section):
     """How jobs are given to Slurm.
 
     `launcher` is the program that sudo runs as the user; `flags` are the long options of sbatch, without dashes, that
-    users may give; `commands` is the folder of sbatch and its like (by default they are looked for in PATH); `staging`
-    is where a cluster's files lie, the same for the gateway and the nodes.
+    users may give; `commands` is the folder of sbatch and its like; `staging` is where a cluster's files lie, the same
+    for the gateway and the nodes.
     """
 
     launcher: FilePath = Field(default_factory=lambda: Path(sys.prefix, "bin", "sciplat-gateway-launcher"))
     flags: tuple[FlagName, ...] = ()
-    commands: FilePath | None = None
+    commands: FilePath = Path("/usr/bin")
     staging: Staging = "{home}/.sciplat/clusters"
 
 
@@ -124,6 +124,7 @@ class Profile(Section):
 
     Sizes are those of one worker. `environment` is the virtual environment of its workers, by default the notebook's
     own, and `kernels` a folder of root's with kernels compiled for it; `setup` are lines of the job script before it;
+    `scheduler_partition` is where schedulers run if not in `partition`, as where that one's jobs may be preempted;
     `flags` are further options of sbatch.
     """
 
@@ -143,6 +144,7 @@ class Profile(Section):
     kernels: FilePath | None = None
     setup: tuple[Line, ...] = ()
     partition: Word | None = None
+    scheduler_partition: Word | None = None
     qos: Word | None = None
     account: Word | None = None
     constraint: Word | None = None

@@ -19,6 +19,11 @@ from sciplat.gateway.site_file import read_yaml
 from sciplat.gateway.site_values import split_address
 
 _COMMANDS = ("sbatch", "squeue", "scancel", "sinfo", "scontrol")
+_SUDO = "/usr/bin/sudo"  # as the backend calls it
+_NETWORK = {
+    *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "afs", "panfs", "wekafs", "orangefs", "pvfs2"),
+    *("cifs", "smb3", "fuse.sshfs", "fuse.ceph", "fuse.glusterfs"),
+}
 
 
 def find_problems(site: Site) -> list[str]:
@@ -37,12 +42,36 @@ def find_problems(site: Site) -> list[str]:
         _check_who,
         _check_groups,
         _check_names,
+        find_risks,
         _check_backend,
         _check_environments,
         _check_ports,
         _check_ledger,
     )
     return [problem for check in checks for problem in check(site)]
+
+
+def find_risks(site: Site) -> Iterator[str]:
+    """Yield those problems that do not show when a gateway starts, but do harm later.
+
+    Parameters
+    ----------
+    site : Site
+    """
+    if site.backend == "slurm" and site.name == Site.model_fields["name"].default:
+        yield f"name: two gateways named {site.name} on one Slurm end each other's jobs; give it a name of its own"
+    kind = _file_system(site.state)
+    if kind in _NETWORK:
+        yield f"state: {site.state} is on {kind}, where SQLite's databases can break; name a folder on a local disk"
+
+
+def _file_system(folder: Path) -> str:
+    """Return the kind of file system that a folder is on, or will be."""
+    import psutil
+
+    mounted = {Path(one.mountpoint): one.fstype for one in psutil.disk_partitions(all=True)}
+    path = folder.resolve()
+    return next((mounted[one] for one in (path, *path.parents) if one in mounted), "")
 
 
 def _check_state(site: Site) -> Iterator[str]:
@@ -151,16 +180,15 @@ def _check_backend(site: Site) -> Iterator[str]:
         yield from _check_interface(site.interface)
     if site.slurm is None:
         return
-    where = site.slurm.commands
     for command in _COMMANDS:
-        if shutil.which(command, path=str(where) if where else None) is None:
-            yield f"slurm.commands: there is no {command} in {where or 'PATH'}"
+        if shutil.which(command, path=str(site.slurm.commands)) is None:
+            yield f"slurm.commands: there is no {command} in {site.slurm.commands}"
     if shutil.which(str(site.slurm.launcher)) is None:
         yield f"slurm.launcher: there is no program {site.slurm.launcher}"
     elif site.slurm.launcher.stat().st_mode & 0o022:
         yield f"slurm.launcher: others can write to {site.slurm.launcher}, which runs as every user; try chmod 755"
-    if shutil.which("sudo") is None:
-        yield "slurm.launcher: there is no sudo in PATH, which runs it as the user"
+    if shutil.which(_SUDO) is None:
+        yield f"slurm.launcher: there is no {_SUDO}, which runs it as the user"
 
 
 def _check_interface(interface: str) -> Iterator[str]:

@@ -1,8 +1,6 @@
 """Clusters of Slurm jobs: the gateway decides, and a small program run through sudo does it as the cluster's owner."""
 
 import asyncio
-import json
-import pwd
 import time
 from collections.abc import AsyncIterator, Iterable
 from itertools import islice
@@ -13,9 +11,17 @@ from dask_gateway_server.backends.db_base import Cluster, JobStatus, Worker
 from dask_gateway_server.utils import timestamp
 
 from sciplat.errors import GatewayError
-from sciplat.gateway.backend import SiteBackend, one_line
-from sciplat.gateway.job_script import environment_text, job_script, scheduler_options, worker_options
-from sciplat.gateway.slurm_queue import Ended, Job, Partition, Shape, SlurmQueue, SlurmSilent, run
+from sciplat.gateway.as_user import find_account, launch
+from sciplat.gateway.backend import SiteBackend
+from sciplat.gateway.job_script import (
+    environment_text,
+    job_script,
+    scheduler_options,
+    scheduler_partition,
+    worker_options,
+)
+from sciplat.gateway.refusals import one_line
+from sciplat.gateway.slurm_queue import Ended, Job, Partition, Shape, SlurmQueue, SlurmSilent
 from sciplat.gateway.slurm_words import choose_partition, describe_end, describe_job, find_misfit, find_overtime
 from sciplat.gateway.watch import charge
 
@@ -23,7 +29,6 @@ if TYPE_CHECKING:
     from sciplat.gateway.cluster_config import SiteClusterConfig
     from sciplat.gateway.ledger import Held
 
-_LAUNCH_LIMIT = 20.0  # seconds for sudo and the launcher, which has limits of its own
 _LATER = 10.0  # seconds between two tries to submit what Slurm does not take now
 _TOLD = 20  # parts of a cluster of which each is told what it waits for
 _SHORT = 4  # characters of a worker's name that people see
@@ -38,8 +43,10 @@ class SlurmBackend(SiteBackend):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._slurm = self.site.slurm
-        self.slurm_queue = SlurmQueue(str(self._slurm.commands or "/usr/bin"))
+        self.slurm_queue = SlurmQueue(str(self._slurm.commands))
         self._began = time.time()
+        self._left: dict[tuple[str, str, str], str] | None = None  # jobs of the gateway before, once asked for
+        self._asking = asyncio.Lock()
         self._refused: dict[str, tuple[float, str]] = {}  # clusters that get no more workers now: until when, and why
 
     # whether it can start
@@ -48,15 +55,16 @@ class SlurmBackend(SiteBackend):
         """Raise PublicException if Slurm does not answer, or never would run such a scheduler or worker."""
         try:
             partitions, shapes = await self.slurm_queue.layout()
-            partition = choose_partition(config.partition, partitions)
-            if partition is None:
-                known = ", ".join(one.name for one in partitions)
-                raise PublicException(f"Slurm has no partition {config.partition or 'by default'}; it has {known}")
-            wrong = _misfit(config, partition, shapes)
+            of_workers = _existing(config.partition, partitions)
+            of_scheduler = _existing(scheduler_partition(config), partitions)
+            wrong = _misfit(config, of_workers, of_scheduler, shapes)
             if wrong:
                 raise PublicException(wrong)
-            if partition.restricted or any(getattr(config, name) for name in _ASKED_OF_SLURM):
-                await self._test(username, worker_options(config, _worker_walltime(config, partition)))
+            asked = any(getattr(config, name) for name in _ASKED_OF_SLURM)
+            if asked or of_workers.restricted:
+                await self._test(username, worker_options(config, _worker_walltime(config, of_workers)))
+            if of_scheduler != of_workers and (asked or of_scheduler.restricted):
+                await self._test(username, scheduler_options(config, _scheduler_walltime(config, of_scheduler)))
         except GatewayError as error:
             raise PublicException(one_line(error)) from error
 
@@ -69,7 +77,7 @@ class SlurmBackend(SiteBackend):
 
     async def start_scheduler(self, cluster: Cluster) -> AsyncIterator[dict[str, Any]]:
         """Write the cluster's files and submit its scheduler."""
-        partition = await self._partition(cluster)
+        partition = await self._partition(scheduler_partition(cluster.config))
         files = {
             "dask.crt": cluster.tls_cert.decode(),
             "dask.pem": cluster.tls_key.decode(),
@@ -80,8 +88,14 @@ class SlurmBackend(SiteBackend):
             self.get_scheduler_command(cluster), f"{self._folder(cluster)}/scheduler.env", setup=cluster.config.setup
         )
         options = scheduler_options(cluster.config, _scheduler_walltime(cluster.config, partition))
-        found = await self._find(cluster, "scheduler") if self._is_older(cluster) else None
-        yield {"job_id": found or await self._submit(cluster, "scheduler", options, script, files)}
+        job = await self._find_left(cluster, "scheduler") if self._is_older(cluster) else None
+        try:
+            job = job or await self._submit(cluster, "scheduler", options, script, files)
+        except SlurmSilent:
+            job = await self._find(cluster, "scheduler")
+            if job is None:
+                raise
+        yield {"job_id": job}
 
     async def start_worker(self, worker: Worker) -> AsyncIterator[dict[str, Any]]:
         """Submit a worker, or say why Slurm does not take it now: it is silent, or has taken enough of its kind."""
@@ -115,11 +129,11 @@ class SlurmBackend(SiteBackend):
 
     async def _submit_worker(self, worker: Worker) -> str:
         cluster = worker.cluster
-        walltime = _worker_walltime(cluster.config, await self._partition(cluster))
-        if "later" in worker.state or self._is_older(worker):
-            found = await self._find(cluster, worker.name)
-            if found:
-                return found
+        walltime = _worker_walltime(cluster.config, await self._partition(cluster.config.partition))
+        find = self._find if "later" in worker.state else self._find_left if self._is_older(worker) else None
+        found = await find(cluster, worker.name) if find else None
+        if found:
+            return found
         script = job_script(
             self.get_worker_command(cluster, worker.name),
             f"{self._folder(cluster)}/worker.env",
@@ -132,7 +146,11 @@ class SlurmBackend(SiteBackend):
         self, cluster: Cluster, kind: str, options: list[str], script: str, files: dict[str, str] | None = None
     ) -> str:
         request = {"kind": kind, "arguments": options, "script": script, "files": files or {}}
-        answer = await self._launch(cluster.username, action="submit", cluster=cluster.name, **request)
+        try:
+            answer = await self._launch(cluster.username, action="submit", cluster=cluster.name, **request)
+        except SlurmSilent:
+            self.unstopped.add((cluster.name, kind.partition(":")[2]))  # Slurm may have taken it
+            raise
         return str(answer["job"])
 
     def _is_older(self, part: Cluster | Worker) -> bool:
@@ -141,32 +159,57 @@ class SlurmBackend(SiteBackend):
 
     async def _find(self, cluster: Cluster, worker: str) -> str | None:
         """Return the job of which the gateway could not take note when it was submitted; comments can be copied."""
-        for job in await self.slurm_queue.jobs():
-            whose = (job.user, job.site, job.cluster, job.worker)
-            if whose == (cluster.username, self.site.name, cluster.name, worker):
-                return job.number
-        return None
+        return (await self._jobs_by_owner()).get((cluster.username, cluster.name, worker))
 
-    async def _partition(self, cluster: Cluster) -> Partition:
+    async def _find_left(self, cluster: Cluster, worker: str) -> str | None:
+        """Return the same of what was submitted before this process began: Slurm is asked once for all of it."""
+        async with self._asking:
+            if self._left is None:
+                self._left = await self._jobs_by_owner()
+        return self._left.get((cluster.username, cluster.name, worker))
+
+    async def _jobs_by_owner(self) -> dict[tuple[str, str, str], str]:
+        jobs = await self.slurm_queue.jobs()
+        return {(job.user, job.cluster, job.worker): job.number for job in jobs if job.site == self.site.name}
+
+    async def _partition(self, name: str) -> Partition:
         partitions, _ = await self.slurm_queue.layout()
-        partition = choose_partition(cluster.config.partition, partitions)
-        if partition is None:
-            raise GatewayError(f"Slurm has no partition {cluster.config.partition or 'by default'} any more")
-        return partition
+        return _existing(name, partitions)
 
     # stopping
 
     async def do_stop_cluster(self, cluster: Cluster) -> None:
         """Remove a cluster's keys and cancel its jobs in one go; its logs stay."""
         workers = [worker for worker in cluster.workers.values() if worker.status < JobStatus.STOPPED]
-        jobs = [str(one.state["job_id"]) for one in (cluster, *workers) if "job_id" in one.state]
+        parts: dict[str, Any] = {"": cluster, **{worker.name: worker for worker in workers}}
+        jobs = {(cluster.name, name): str(one.state["job_id"]) for name, one in parts.items() if "job_id" in one.state}
         self._refused.pop(cluster.name, None)
-        await self._clean(cluster.username, cluster.name, jobs)
+        self.unstopped.update(jobs)
+        await self._clean(cluster.username, cluster.name, list(jobs.values()))
+        self.unstopped.difference_update(jobs)
 
     async def do_stop_worker(self, worker: Worker) -> None:
         """Cancel a worker's job; if that fails the reaper will."""
         if "job_id" in worker.state:
+            self.unstopped.add((worker.cluster.name, worker.name))
             await self._launch(worker.cluster.username, action="cancel", jobs=[str(worker.state["job_id"])])
+            self.unstopped.discard((worker.cluster.name, worker.name))
+
+    async def still_there(self, held: "list[Held]") -> set[tuple[str, str]]:
+        """Return which leases have jobs that are not over; all of them while Slurm does not say."""
+        if not held:
+            return set()
+        leases = {(one.lease.cluster, one.lease.name): one for one in held}
+        try:
+            jobs = [job for job in await self.slurm_queue.jobs() if job.alive and job.site == self.site.name]
+        except SlurmSilent:
+            return set(leases)
+        numbers, owners = {job.number for job in jobs}, {(job.user, job.cluster, job.worker) for job in jobs}
+        return {
+            (cluster, name)
+            for (cluster, name), one in leases.items()
+            if one.job in numbers or (one.lease.user, cluster, name or "scheduler") in owners
+        }
 
     async def reap(self, owned: set[str]) -> list[str]:
         """Cancel jobs of this site that no cluster or worker of the database stands for."""
@@ -192,8 +235,10 @@ class SlurmBackend(SiteBackend):
         cluster = self.db.get_cluster(job.cluster) if job.cluster in owned else None
         if cluster is None or cluster.username != job.user:
             return False
-        worker = cluster.workers.get(job.worker)
-        return job.worker == "scheduler" or (worker is not None and worker.status < JobStatus.STOPPED)
+        part = cluster if job.worker == "scheduler" else cluster.workers.get(job.worker)
+        if part is None or part.status >= JobStatus.STOPPED:
+            return False
+        return bool(part.state.get("job_id", job.number) == job.number)  # a killed gateway may have submitted it twice
 
     async def _clean(self, user: str, cluster: str, jobs: list[str]) -> None:
         await self._launch(user, action="clean", cluster=cluster, jobs=jobs, keep=self.site.limits.logs)
@@ -260,11 +305,12 @@ class SlurmBackend(SiteBackend):
         _, refused = self._refused.get(cluster.name, (0.0, "about to be submitted"))
         return str(part.state.get("later", refused))
 
-    async def read_log(self, cluster: Cluster, worker_name: str, lines: int) -> str:
-        """Return the end of a log, also after the end of the cluster."""
-        name = f"worker-{worker_name}.log" if worker_name else "scheduler.log"
-        answer = await self._launch(cluster.username, action="logs", cluster=cluster.name, files=[name], lines=lines)
-        return str(answer["logs"].get(name, ""))
+    async def read_logs(self, cluster: Cluster, names: list[str], lines: int) -> dict[str, str]:
+        """Return the ends of logs, also after the end of the cluster; empty where there is none."""
+        files = {name: f"worker-{name}.log" if name else "scheduler.log" for name in names}
+        asked = {"files": list(files.values()), "lines": lines}
+        answer = await self._launch(cluster.username, action="logs", cluster=cluster.name, **asked)
+        return {name: str(answer["logs"].get(file, "")) for name, file in files.items()}
 
     @property
     def has_accounting(self) -> bool:
@@ -285,56 +331,35 @@ class SlurmBackend(SiteBackend):
         return f"{folder}/dask.crt", f"{folder}/dask.pem"
 
     def _folder(self, cluster: Cluster) -> str:
-        home = _account(cluster.username).pw_dir
+        home = find_account(cluster.username).pw_dir
         return f"{self._slurm.staging.replace('{home}', home, 1)}/{cluster.name}"
 
     async def _launch(self, username: str, **request: Any) -> dict[str, Any]:
-        """Let the launcher do something as a user.
-
-        Raises
-        ------
-        GatewayError
-            If it refuses, or Slurm does; SlurmSilent if Slurm does not answer.
-        """
-        user = (await asyncio.to_thread(_account, username)).pw_name
+        """Let the launcher do something as a user, with the errors of `launch`."""
         request |= {"site": self.site.name, "staging": self._slurm.staging, "commands": self.slurm_queue.commands}
-        command = ["/usr/bin/sudo", "-n", "-H", "-u", user, "--", str(self._slurm.launcher)]
-        status, told, wrong = await run(command, limit=_LAUNCH_LIMIT, text=json.dumps(request))
-        try:
-            answer = json.loads(told)
-        except ValueError:
-            found = " ".join(wrong.split())[:300] or f"exit status {status}"
-            hint = f"the rule for sudo in deploy/slurm: may the gateway run {self._slurm.launcher} as {user}?"
-            raise GatewayError(f"nothing can be started as {user}", found=found, hint=hint) from None
-        if answer["ok"]:
-            return dict(answer)
-        if answer["code"] == "silent":
-            raise SlurmSilent("Slurm does not answer", found=answer["error"])
-        who = "Slurm" if answer["code"] == "refused" else "the launcher"
-        raise GatewayError(f"{who} refuses it", found=answer["error"])
+        return await launch(str(self._slurm.launcher), username, request)
 
 
-def _account(username: str) -> pwd.struct_passwd:
-    try:
-        account = pwd.getpwnam(username)
-    except KeyError:
-        raise GatewayError(f"this machine has no user {username}") from None
-    if account.pw_uid == 0 or account.pw_name.startswith(("-", "#")):  # sudo would take it for an option or a number
-        raise GatewayError(f"no clusters for the user {username}")
-    return account
+def _existing(name: str, partitions: list[Partition]) -> Partition:
+    partition = choose_partition(name, partitions)
+    if partition is None:
+        known = ", ".join(one.name for one in partitions)
+        raise GatewayError(f"Slurm has no partition {name or 'by default'}; it has {known}")
+    return partition
 
 
-def _misfit(config: "SiteClusterConfig", partition: Partition, shapes: list[Shape]) -> str:
+def _misfit(config: "SiteClusterConfig", of_workers: Partition, of_scheduler: Partition, shapes: list[Shape]) -> str:
     """Return what is wrong with the shapes and times of a cluster's jobs, or nothing."""
-    if not partition.up:
-        return f"Slurm's partition {partition.name} is closed at present"
+    for partition in (of_workers, of_scheduler):
+        if not partition.up:
+            return f"Slurm's partition {partition.name} is closed at present"
     gpus = {config.gpu_type: config.gpus} if config.gpus else {}
-    worker = Shape(partition.name, config.worker_cores, config.worker_memory, gpus)
-    scheduler = Shape(partition.name, config.scheduler_cores, config.scheduler_memory, {})
+    worker = Shape(of_workers.name, config.worker_cores, config.worker_memory, gpus)
+    scheduler = Shape(of_scheduler.name, config.scheduler_cores, config.scheduler_memory, {})
     return (
         find_misfit("worker", worker, shapes)
         or find_misfit("scheduler", scheduler, shapes)
-        or find_overtime("worker", partition, config.walltime)
+        or find_overtime("worker", of_workers, config.walltime)
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dask_gateway_server.backends.db_base import JobStatus
 
+from sciplat.gateway.agree import make_agree
 from sciplat.gateway.cluster_config import owner
 from sciplat.gateway.ledger import Ledger
 from sciplat.gateway.quota import Amount, Refusal
@@ -84,7 +85,7 @@ class Watch:
 
     async def _agree(self) -> None:
         """Make up for what was not written down because ledger or database had failed."""
-        self._backend.agree()
+        await make_agree(self._backend)
 
     async def _settle(self) -> None:
         """Let what the batch system says replace what heartbeats said."""

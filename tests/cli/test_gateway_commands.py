@@ -1,5 +1,6 @@
 """`sciplat gateway`, `token`, `cluster`, `quota` and `usage`, with a gateway that really runs."""
 
+import json
 import re
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from sciplat.cli.cluster import printable
 from sciplat.cli.main import main
 from sciplat.gateway.connection import Connection
-from sciplat.gateway.embedded import own_site
+from sciplat.gateway.embedded import own_name, own_site
 from sciplat.gateway.login import find_login
 from sciplat.gateway.site import load_site
 from sciplat.gateway.supervisor import stop
@@ -135,6 +136,10 @@ def test_who_runs_a_gateway_makes_and_takes_back_anybody_s_tokens(tmp_path):
     assert run("token", "revoke", *config, made.id) == f"revoked {made.id}\n"
     assert "  read  revoked 20" in run("token", "list", *config, "--user", "alice")
     assert "There is no token 'nonsense'" in run("token", "revoke", *config, "nonsense", code=2)
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    created, _, revoked = [(one["event"], one["user"], one["token"], one["name"], one["by"]) for one in lines]
+    assert created == ("token-created", "alice", made.id, "laptop", own_name())
+    assert revoked == ("token-revoked", "alice", made.id, "laptop", own_name())
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ class SlurmScene:
         program = self.folder / "launcher.py"
         program.write_text(f"#!/usr/bin/python3 -I\n{Path(launcher_module.__file__).read_text()}")
         program.chmod(0o755)
-        slurm = {"launcher": program, "commands": self.commands, "staging": "{home}/.sciplat-test"}
+        slurm = {"launcher": program, "commands": self.commands or "/usr/bin", "staging": "{home}/.sciplat-test"}
         self.site = Site(name=self.name, state=self.folder / "state", backend="slurm", slurm=slurm)
         self.run(self._open())
 
@@ -101,7 +101,7 @@ class SlurmScene:
         self.run(self.backend.do_stop_cluster(cluster))
 
     def log(self, cluster, worker="", lines=100):
-        return self.run(self.backend.read_log(cluster, worker, lines))
+        return self.run(self.backend.read_logs(cluster, [worker], lines))[worker]
 
     def config(self, **config):
         size = {"worker_memory": "100M", "scheduler_memory": "100M"}

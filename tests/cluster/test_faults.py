@@ -4,11 +4,15 @@ The supervisor of `sciplat gateway start` starts server and proxy again. Each te
 figures.
 """
 
+import http.client
 import json
 import random
 import signal
+import sqlite3
+import threading
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 
@@ -203,3 +207,72 @@ def test_killed_workers_lose_nothing(local, catalog, undisturbed, tmp_path):
     assert answer["digest"] == undisturbed
     assert answer["errors"] == []
     figures("R7 worker", faults=5, lost=0, wrong=0)
+
+
+REQUESTERS, CLUSTERS, WORKERS = 100, 4, 6
+SMALL = """
+quotas: {default: {clusters: 4, workers: 6}}
+profiles:
+  default: {cores: 1, memory: 512 MiB, scheduler_memory: 256 MiB}
+"""
+HELD = "SELECT coalesce(sum(name = ''), 0), coalesce(sum(name != ''), 0) FROM leases WHERE ended IS NULL"
+
+
+def held(gateway):
+    """Return how many schedulers and workers have leases."""
+    with closing(sqlite3.connect(f"file:{gateway.state}/ledger.sqlite?mode=ro", uri=True, timeout=10)) as ledger:
+        return ledger.execute(HELD).fetchone()
+
+
+def most_at_once(gateway, over):
+    """Return the most schedulers and workers that had leases at any time until it is over."""
+    most = (0, 0)
+    while not over.wait(0.02):
+        most = tuple(map(max, most, held(gateway)))
+    return most
+
+
+def ask_again(gateway, method, path, body=None):
+    """Ask until the gateway answers, which is dead now and then."""
+    for _ in range(100):
+        with suppress(OSError, http.client.HTTPException):
+            answer = gateway.ask(method, path, "root", body=body)
+            if answer.status < 500:
+                return answer
+        time.sleep(0.2)
+    raise AssertionError("no answer")
+
+
+def test_a_hundred_who_ask_at_once_never_hold_more_than_a_quota_though_the_server_is_killed():
+    rng = random.Random(SEED)
+    with RunningGateway("local", profiles=SMALL) as gateway, ThreadPoolExecutor(REQUESTERS + 1) as pool:
+        gateway.token("root")
+        over = threading.Event()
+        looking = pool.submit(most_at_once, gateway, over)
+        try:
+            asked = [pool.submit(ask_again, gateway, "POST", "/api/v1/clusters/", {}) for _ in range(REQUESTERS)]
+            time.sleep(rng.uniform(0.1, 0.4))
+            kill(gateway.server())
+            answers = [one.result() for one in asked]
+            known = json.loads(ask_again(gateway, "GET", "/api/sciplat/clusters").body)["clusters"]
+            names = {one["name"] for one in known}
+            paths = [f"/api/v1/clusters/{name}/scale" for name in names]
+            until(lambda: {gateway.cluster(name, "root")["status"] for name in names} == {"running"}, 30)
+            scaled = [pool.submit(ask_again, gateway, "POST", path, {"count": 2}) for path in paths]
+            time.sleep(rng.uniform(0.0, 0.1))
+            kill(gateway.server())
+            scaled = [one.result() for one in scaled]
+            until(lambda: held(gateway) == (CLUSTERS, WORKERS))
+        finally:
+            over.set()
+        assert looking.result() == (CLUSTERS, WORKERS)
+        assert len(names) == CLUSTERS
+        assert {json.loads(answer.body)["name"] for answer in answers if answer.status == 201} <= names
+        refused = [answer.body.decode() for answer in answers if answer.status != 201]
+        assert len(refused) >= REQUESTERS - CLUSTERS
+        assert all("uses 4 clusters of 4 clusters" in text for text in refused), set(refused)
+        assert all("of 6 workers" in answer.body.decode() for answer in scaled if answer.status != 200), scaled
+        for name in names:
+            ask_again(gateway, "DELETE", f"/api/sciplat/clusters/{name}")
+        until(lambda: held(gateway) == (0, 0) and not gateway.processes())
+        figures("quota", requesters=REQUESTERS, refused=len(refused), kills=2)

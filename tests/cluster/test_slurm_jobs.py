@@ -94,6 +94,14 @@ def test_a_worker_that_waits_is_explained_and_one_that_slurm_took_away_is_replac
         scene.stop(cluster)
 
 
+def test_a_scheduler_may_run_where_nothing_is_preempted_and_its_workers_elsewhere(scene):
+    cluster = scene.cluster(partition="preemptable", scheduler_partition="debug")
+    worker = scene.worker(cluster)
+    jobs = {job.number: job.partition for job in scene.run(scene.backend.slurm_queue.jobs())}
+    assert (jobs[cluster.state["job_id"]], jobs[worker.state["job_id"]]) == ("debug", "preemptable")
+    scene.stop(cluster)
+
+
 def test_a_worker_that_cannot_start_has_failed(scene):
     cluster = scene.cluster()
     worker = scene.worker(cluster)
@@ -107,6 +115,7 @@ def test_a_worker_that_cannot_start_has_failed(scene):
     ("config", "words"),
     [
         ({"partition": "nope"}, "no partition nope; it has debug, physics"),
+        ({"scheduler_partition": "nope"}, "no partition nope; it has debug, physics"),
         ({"worker_cores": 9}, "fits on no node of the partition debug: its nodes have at most 8 cores, 15.62 GiB"),
         ({"worker_memory": 17 * 1024**3}, "its nodes have at most 8 cores"),
         ({"scheduler_cores": 9}, "a scheduler of 9 cores"),

@@ -35,6 +35,7 @@ class Gateway:
 
     def __init__(self):
         self.heartbeats, self.stopped = [], []
+        self.denial = None  # the status with which it knows no cluster
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -46,10 +47,10 @@ class Gateway:
                 self._answer(outer.stopped, f"/api/v1/clusters/{NAME}", time.time())
 
             def _answer(self, heard, path, what):
-                known = self.path == path and self.headers["Authorization"] == f"token {TOKEN}"
+                known = self.path == path and self.headers["Authorization"] == f"token {TOKEN}" and not outer.denial
                 if known:
                     heard.append(what)
-                self.send_response(200 if known else 404)
+                self.send_response(200 if known else outer.denial or 404)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 

@@ -91,7 +91,7 @@ class Scene:
             self.backend.db.update_worker(worker, state=state)
 
     def log(self, cluster, worker="", lines=100):
-        return self.run(self.backend.read_log(cluster, worker, lines))
+        return self.run(self.backend.read_logs(cluster, [worker], lines))[worker]
 
     def folder(self, cluster):
         return self.site.state / "clusters" / cluster.name

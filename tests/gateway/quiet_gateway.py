@@ -68,8 +68,8 @@ class QuietBackend(SiteBackend):
     async def reap(self, owned):
         return []
 
-    async def read_log(self, cluster, worker_name, lines):
-        return "\n".join(self.logs[worker_name][-lines:])
+    async def read_logs(self, cluster, names, lines):
+        return {name: "\n".join(self.logs[name][-lines:]) for name in names}
 
     async def why(self, cluster):
         if isinstance(self.waits, Exception):

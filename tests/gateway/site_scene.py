@@ -38,6 +38,7 @@ profiles:
     kernels: /opt/site/kernels
     setup: ["module load python/3.11"]
     partition: debug
+    scheduler_partition: steady
     qos: normal
     account: atlas
     constraint: "gpu&intel"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import resource
 import threading
 from datetime import datetime
@@ -35,6 +36,22 @@ def test_a_line_says_who_did_what_when_from_where_and_what_came_of_it(audit):
         "workers": 3,
     }
     assert audit.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_log_that_is_a_link_is_not_written_to(audit, tmp_path):
+    target = tmp_path / "target"
+    target.write_text("")
+    audit.path.symlink_to(target)
+    audit.write("token-created", user="alice")
+    assert target.read_text() == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes for somebody else")
+def test_what_root_writes_first_the_gateway_can_go_on_with(audit, tmp_path):
+    os.chown(tmp_path, 65534, 65534)
+    audit.write("token-created", user="alice")
+    found = audit.path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (65534, 65534, 0o600)
 
 
 def test_what_users_send_cannot_make_or_break_lines(audit):

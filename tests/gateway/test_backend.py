@@ -5,6 +5,7 @@ import sqlite3
 
 from dask_gateway_server.backends.db_base import JobStatus
 
+from sciplat.gateway.agree import make_agree
 from tests.gateway.identity_scene import asynchronous
 from tests.gateway.quiet_gateway import quiet_gateway, until
 
@@ -77,6 +78,15 @@ async def test_a_worker_that_could_not_close_and_is_wanted_again_keeps_its_place
 
 
 @asynchronous
+async def test_bounds_the_wrong_way_round_are_refused(tmp_path):
+    async with quiet_gateway(tmp_path / "state") as gateway:
+        cluster = await running(gateway)
+        path = f"/api/v1/clusters/{cluster.name}/adapt"
+        status, answer = await gateway.ask("POST", path, "alice", {"minimum": 5, "maximum": 3})
+        assert (status, answer) == (409, {"error": "at least 5 workers are more than at most 3"})
+
+
+@asynchronous
 async def test_a_silent_cluster_ends_unless_it_was_the_gateway_that_stood_still(tmp_path):
     async with quiet_gateway(tmp_path / "state") as gateway:
         cluster, backend = await running(gateway), gateway.backend
@@ -115,9 +125,9 @@ async def test_ledger_and_database_come_to_agree_again(tmp_path):
         forgotten = backend.db.create_worker(cluster)  # as by a gateway that was killed before the grant
         leaving = backend.db.create_worker(cluster)
         backend.db.update_worker(leaving, status=JobStatus.RUNNING)
-        backend.agree()
+        await make_agree(backend)
         backend.db.update_worker(leaving, target=JobStatus.STOPPED)
-        backend.agree()
+        await make_agree(backend)
         parts = {"", first.name, forgotten.name, leaving.name}
         assert held(gateway) == {(cluster.name, part) for part in parts}
         await until(lambda: forgotten.status == JobStatus.SUBMITTED)
@@ -139,6 +149,6 @@ async def test_a_ledger_that_fails_is_told_and_leaves_nothing_behind(tmp_path):
         with sqlite3.connect(state / "ledger.sqlite") as ledger:
             ledger.execute("ALTER TABLE away RENAME TO leases")
         assert len(held(gateway)) == 2
-        gateway.backend.agree()
+        await make_agree(gateway.backend)
         assert held(gateway) == set()
         assert gateway.backend.db.list_clusters() == []

@@ -240,6 +240,12 @@ async def test_where_workers_run_as_the_user_there_must_be_one_and_not_root(tmp_
             status, content = await gateway.ask("POST", LIST, f"Bearer {make_token(tmp_path, user)}")
             assert status == 403
             assert f"{user} {reason}" in content["error"]
+        for user in ("daemon", "nobody"):  # a service may be an operator's, but has no clusters
+            service = f"Bearer {make_token(tmp_path, user)}"
+            assert (await gateway.ask("GET", LIST, service))[0] == 200
+            status, content = await gateway.ask("POST", LIST, service)
+            assert status == 403
+            assert f"{user} is a system account" in content["error"]
         header = f"Bearer {make_token(tmp_path, 'prometheus', 'metrics')}"
         assert (await gateway.ask("GET", "/metrics", header))[0] == 200
 

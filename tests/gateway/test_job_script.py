@@ -23,7 +23,7 @@ PLAIN = {
     "gpus": 0,
     "gpu_type": "",
     "flags": [],
-} | dict.fromkeys(("partition", "qos", "account", "constraint", "reservation"), "")
+} | dict.fromkeys(("partition", "scheduler_partition", "qos", "account", "constraint", "reservation"), "")
 TEXT = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=40)
 SHOW = ["/usr/bin/python3", "-c", "import json, os, sys; print(json.dumps([dict(os.environ), sys.argv[1:]]))"]
 
@@ -67,6 +67,13 @@ def test_a_profiles_place_in_the_queue_becomes_options():
     options = worker_options(config(**place), None)
     assert [f"--{name}={value}" for name, value in place.items()] == options[:5]
     assert options[:5] == scheduler_options(config(**place), None)[:5]
+
+
+def test_a_scheduler_may_run_in_another_partition_than_its_workers():
+    both = config(partition="preemptable", scheduler_partition="debug")
+    assert worker_options(both, None)[0] == "--partition=preemptable"
+    assert scheduler_options(both, None)[0] == "--partition=debug"
+    assert not [one for one in worker_options(config(scheduler_partition="debug"), None) if "partition" in one]
 
 
 def test_what_quotas_count_comes_after_further_options_so_that_it_counts():

@@ -38,7 +38,7 @@ HANGS = "#!/bin/sh\nexec sleep 60\n"
 OVER = '#!/bin/sh\necho "scancel: error: Kill job error on job id 7: Invalid job id specified" >&2; exit 1\n'
 # The interpreter may lie in root's home: it gives up its rights only after its imports.
 AS_USER = (
-    "import os, sys, shutil; import sciplat.gateway.launcher as it; it.TIME_LIMIT = float(sys.argv[2])\n"
+    "import os, sys, shutil; import sciplat.gateway.launcher as it; it.SUBMIT_LIMIT = float(sys.argv[2])\n"
     "os.getuid() == 0 and (os.setgroups([]), os.setgid(int(sys.argv[1])), os.setuid(int(sys.argv[1])))\n"
     "it.main()"
 )
@@ -59,7 +59,7 @@ def folder():
 def launch(folder):
     """Run the launcher as the user, and return its answer."""
 
-    def launch(request, limit=8.0, **changes):
+    def launch(request, limit=30.0, **changes):
         place = {"staging": f"{folder}/clusters", "commands": str(folder)}
         text = request if isinstance(request, bytes) else json.dumps(place | request | changes).encode()
         command = [sys.executable, "-c", AS_USER, str(USER.pw_uid), str(limit)]

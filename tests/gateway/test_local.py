@@ -240,7 +240,12 @@ def test_why_tells_since_when_a_part_is_starting(scene):
 
 @pytest.mark.parametrize("scene", [{"backend": "local-multi"}], indirect=True)
 @pytest.mark.parametrize(
-    ("user", "message"), [("nobody-here", "no user nobody-here"), ("root", "root is this machine's administrator")]
+    ("user", "message"),
+    [
+        ("nobody-here", "no user nobody-here"),
+        ("root", "root is a system account"),
+        ("daemon", "daemon is a system account"),
+    ],
 )
 def test_a_user_who_may_have_no_processes_leaves_nothing_behind(scene, user, message):
     cluster = scene.cluster(user=user)

@@ -35,7 +35,11 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def slurm_site(site):
-    batch = {"batch": Profile(partition="debug", flags=("--nice=100",), setup=("module load python",))}
+    batch = {
+        "batch": Profile(
+            partition="low", scheduler_partition="debug", flags=("--nice=100",), setup=("module load python",)
+        )
+    }
     return Site(state=site.state, profiles=batch, backend="slurm", slurm=Slurm(flags=("nice", "exclusive", "licenses")))
 
 
@@ -110,6 +114,12 @@ def test_profiles_of_others_are_not_there(site):
 def test_a_profile_s_environment_is_the_only_one(site):
     assert ask(site, profile="fixed").prefix == "/opt/site/env"
     assert ask(site, profile="fixed", environment="/home/alice/env").prefix == "/opt/site/env"
+
+
+def test_scheduler_and_workers_may_have_partitions_of_their_own(site, slurm_site):
+    config = ask(slurm_site)
+    assert (config.partition, config.scheduler_partition) == ("low", "debug")
+    assert (ask(site).partition, ask(site).scheduler_partition) == ("", "")
 
 
 def test_a_profile_s_variables_and_flags_stay(site, slurm_site):

@@ -8,6 +8,7 @@ import pytest
 from dask_gateway.scheduler_preload import GatewayClient
 from distributed import Client, Scheduler, Worker
 
+from sciplat.gateway import scheduler_preload
 from sciplat.gateway.scheduler_preload import Bell, SiteSchedulerService
 from sciplat.gateway.versions import installed_versions
 from tests.gateway.bare_cluster import HOST, NAME, TOKEN, BareCluster, Gateway, until
@@ -227,6 +228,27 @@ def test_a_cluster_that_nobody_asks_for_workers_is_idle_and_asks_again_when_the_
             assert not gateway.stopped
             service.gateway.token = heard
             await become(lambda: gateway.stopped)
+
+    asyncio.run(scenario())
+
+
+def test_a_cluster_that_the_gateway_does_not_know_any_more_ends_with_its_workers(gateway, monkeypatch):
+    monkeypatch.setitem(scheduler_preload._PATIENCE, 409, 0.6)
+
+    async def scenario():
+        async with scheduling(gateway) as (scheduler, service, client), worker(scheduler, "a") as only:
+            service.count = 1
+            await become(lambda: gateway.heartbeats and gateway.last()["active_workers"] == ["a"])
+            gateway.denial = 404  # as a proxy that has just begun
+            await asyncio.sleep(1.5)
+            gateway.denial, heard = None, len(gateway.heartbeats)
+            await become(lambda: len(gateway.heartbeats) > heard)
+            await client.close()
+            gateway.denial, denied = 409, time.monotonic()
+            async with asyncio.timeout(10):
+                await scheduler.finished()
+                await only.finished()
+            assert time.monotonic() - denied > 0.6
 
     asyncio.run(scenario())
 

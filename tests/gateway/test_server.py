@@ -2,8 +2,17 @@
 
 import logging
 
-from sciplat.gateway.server import SiteGateway
+import pytest
+
+from sciplat.gateway.server import SiteGateway, traits
 from sciplat.gateway.site import Site
+
+
+@pytest.mark.parametrize(("backend", "seconds"), [("local", 2.0), ("slurm", 5.0)])
+def test_slurm_is_asked_less_often_than_this_machine(tmp_path, backend, seconds):
+    (tmp_path / "secrets").mkdir()
+    found = traits(Site(state=tmp_path, backend=backend)).SiteBackend
+    assert found.cluster_status_period == found.worker_status_period == seconds
 
 
 def test_a_ticket_of_a_dashboard_does_not_stand_in_the_log(tmp_path):

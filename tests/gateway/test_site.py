@@ -65,6 +65,7 @@ def test_every_key_of_a_full_file(load, tmp_path):
     large = site.profiles["large"]
     assert (large.memory, large.max_memory, large.walltime) == (8 * 1024**3, 64 * 1024**3, 7200)
     assert large.setup == ("module load python/3.11",)
+    assert (large.partition, large.scheduler_partition) == ("debug", "steady")
     assert site.quotas.policy() == Policy(
         Limits(2, 20, 40, 64 * 1024**3, 2, 1000.0, "week"),
         {"alice": Limits(clusters=4)},
@@ -170,6 +171,7 @@ def test_a_password_in_a_file_that_others_read(refused, tmp_path):
         ("profiles: {a: {walltime: 2:00:00}}", "profiles.a.walltime: the duration has no unit, found 7200"),
         ("profiles: {a: {gpu_type: h200}}", "profiles.a.gpu_type: of no use without gpus"),
         ("profiles: {a: {partition: debug, qos: x}}", "profiles: a.partition, a.qos: only read with backend: slurm"),
+        ("profiles: {a: {scheduler_partition: x}}", "profiles: a.scheduler_partition: only read with backend: slurm"),
         ("backend: slurm\nprofiles: {a: {partition: no}}", 'profiles.a.partition: no is not text; try "no"'),
         ("backend: slurm\nprofiles: {a: {partition: --uid=0}}", "profiles.a.partition: this cannot stand here"),
         ("backend: slurm\nprofiles: {a: {setup: module load x}}",

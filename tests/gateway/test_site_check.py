@@ -3,17 +3,20 @@
 import os
 import socket
 import sqlite3
+import subprocess
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from dask_gateway_server.tls import new_keypair
 
+from sciplat.gateway import site_check
 from sciplat.gateway.quota import Limits
 from sciplat.gateway.site import Admins, Groups, JupyterHub, Profile, Quotas, Site, Slurm, Tls, TokenFile
-from sciplat.gateway.site_check import find_problems
+from sciplat.gateway.site_check import find_problems, find_risks
 
 _NOBODY = 65534
 
@@ -198,22 +201,46 @@ def test_programs_of_slurm(site, secret, tmp_path, monkeypatch):
     commands = ("sbatch", "squeue", "scancel", "sinfo", "scontrol")
     for name in ("launcher", "sudo", *commands):
         secret(name, b"#!/bin/sh\n", mode=0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))  # where the backend does not look
     slurm = Slurm(launcher=tmp_path / "launcher", commands=tmp_path)
-    assert find_problems(site(backend="slurm", slurm=slurm)) == []
-    assert find_problems(site(backend="slurm", slurm=Slurm(launcher=tmp_path / "launcher"))) == []
+    monkeypatch.setattr(site_check, "_SUDO", str(tmp_path / "sudo"))
+    site = partial(site, name="survey", backend="slurm")
+    assert find_problems(site(slurm=slurm)) == []
+    default = find_problems(site(slurm=Slurm(launcher=tmp_path / "launcher")))
+    there = {command for command in commands if os.access(f"/usr/bin/{command}", os.X_OK)}
+    assert default == [
+        f"slurm.commands: there is no {command} in /usr/bin" for command in commands if command not in there
+    ]
 
     (tmp_path / "launcher").chmod(0o777)
     (tmp_path / "sbatch").chmod(0o644)
     (tmp_path / "sudo").unlink()
-    command, launcher, sudo = find_problems(site(backend="slurm", slurm=slurm))
+    command, launcher, sudo = find_problems(site(slurm=slurm))
     assert command == f"slurm.commands: there is no sbatch in {tmp_path}"
     assert launcher.startswith(f"slurm.launcher: others can write to {tmp_path}/launcher")
-    assert sudo.startswith("slurm.launcher: there is no sudo")
+    assert sudo.startswith(f"slurm.launcher: there is no {tmp_path}/sudo")
 
     nowhere = Slurm(launcher=tmp_path / "none", commands=tmp_path / "none")
-    problems = find_problems(site(backend="slurm", slurm=nowhere))
-    assert [line.partition(": there is no ")[2].split()[0] for line in problems] == [*commands, "program", "sudo"]
+    problems = find_problems(site(slurm=nowhere))
+    named = [line.partition(": there is no ")[2].split()[0] for line in problems]
+    assert named == [*commands, "program", f"{tmp_path}/sudo,"]
+
+
+def test_a_gateway_on_slurm_needs_a_name_of_its_own_and_starts_without(site):
+    nameless = site(backend="slurm")
+    (line,) = find_risks(nameless)
+    assert line.startswith("name: two gateways named sciplat on one Slurm end each other's jobs")
+    assert line in find_problems(nameless)
+    assert not list(find_risks(site(backend="slurm", name="survey")))
+
+
+def test_databases_on_a_network_are_told(site, tmp_path, monkeypatch):
+    told = subprocess.run(["df", "--output=fstype", tmp_path], capture_output=True, text=True, check=True).stdout
+    kind = told.split()[-1]
+    assert not list(find_risks(site()))
+    monkeypatch.setattr(site_check, "_NETWORK", {kind})  # as if this were one
+    (line,) = find_risks(site(state=tmp_path / "not" / "there"))
+    assert line.startswith(f"state: {tmp_path}/not/there is on {kind}, where SQLite's databases can break")
 
 
 def test_an_interface_that_this_machine_does_not_have(site):
