@@ -26,8 +26,8 @@ from benchmarks.gateway_rivals import Host, RunningGateway, local_host, our_gate
 from benchmarks.rivals import command_line, machine, versions
 from sciplat.demo.simulate import simulate_survey
 from sciplat.errors import QuotaExceeded
-from sciplat.gateway.connection import Connection
-from sciplat.gateway.login import Login
+from sciplat.gateway.client.connection import Connection
+from sciplat.gateway.client.login import Login
 
 PLAIN, OURS, OURS_STOCK = "dask-gateway", "sciplat", "sciplat, dask-gateway's client"
 SCENE = {"fields": 4, "epochs": 1, "size": 256, "sources_per_field": 12, "reference_rows": 2000}

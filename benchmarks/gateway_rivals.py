@@ -23,8 +23,8 @@ from typing import Any
 import psutil
 import yaml
 
-from sciplat.gateway.embedded import own_name
-from sciplat.gateway.supervisor import answers
+from sciplat.gateway.server.embedded import own_name
+from sciplat.gateway.server.supervisor import answers
 
 USER_PROGRAM = Path(__file__).with_name("gateway_user.py")
 _RULE = Path("/etc/sudoers.d/sciplat-bench")

@@ -18,8 +18,8 @@ import distributed  # noqa: F401
 from dask_gateway import BasicAuth, Gateway
 
 import sciplat
-from sciplat.gateway.connection import Connection
-from sciplat.gateway.login import find_login
+from sciplat.gateway.client.connection import Connection
+from sciplat.gateway.client.login import find_login
 from sciplat.lazy.catalog import Catalog
 
 _PATIENCE = 60  # seconds in which the first worker is there

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sciplat.gateway.cluster import Cluster, open_cluster
+    from sciplat.gateway.client.cluster import Cluster, open_cluster
     from sciplat.ingest.catalog import ingest_catalog
     from sciplat.ingest.images import ingest_images
     from sciplat.lazy.catalog import Catalog
@@ -39,7 +39,7 @@ _HOMES = {
     "Box": "sciplat.sky.region",
     "Catalog": "sciplat.lazy.catalog",
     "Cell": "sciplat.sky.cell",
-    "Cluster": "sciplat.gateway.cluster",
+    "Cluster": "sciplat.gateway.client.cluster",
     "Cone": "sciplat.sky.region",
     "Errors": "sciplat.sky.motion",
     "Images": "sciplat.lazy.images",
@@ -50,7 +50,7 @@ _HOMES = {
     "ingest_catalog": "sciplat.ingest.catalog",
     "ingest_images": "sciplat.ingest.images",
     "open_catalog": "sciplat.lazy.open",
-    "open_cluster": "sciplat.gateway.cluster",
+    "open_cluster": "sciplat.gateway.client.cluster",
     "open_images": "sciplat.lazy.images",
 }
 

@@ -15,8 +15,8 @@ import pytest
 import sciplat
 from sciplat.cli.main import main
 from sciplat.demo.run import run_demo
-from sciplat.gateway.embedded import own_site
-from sciplat.gateway.site import load_site
+from sciplat.gateway.server.embedded import own_site
+from sciplat.gateway.site.schema import load_site
 from sciplat.kernels.flags import FLAGS
 
 ROOT = Path(__file__).parents[1]

@@ -7,11 +7,11 @@ from urllib.parse import quote
 import click
 
 from sciplat.errors import GatewayError, TokenRefused
-from sciplat.gateway.login import find_login
+from sciplat.gateway.client.login import find_login
 from sciplat.gateway.units import format_memory
 
 if TYPE_CHECKING:
-    from sciplat.gateway.connection import Connection
+    from sciplat.gateway.client.connection import Connection
 
 _ADDRESS = click.option(
     "--gateway", "address", metavar="URL", help="The gateway; by default the one of $SCIPLAT_GATEWAY, or your own."
@@ -125,7 +125,7 @@ def printable(text: str) -> str:
 
 
 def _connect(address: str | None) -> "Connection":
-    from sciplat.gateway.connection import Connection  # urllib.request takes a while to load
+    from sciplat.gateway.client.connection import Connection  # urllib.request takes a while to load
 
     return Connection(find_login(address))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from sciplat.errors import MissingDependency, SiteError
-from sciplat.gateway.login import state_folder
+from sciplat.gateway.private import state_folder
 
 _CONFIG = click.option(
     "--config", type=click.Path(path_type=Path), help="The site file; without it a gateway for you alone."
@@ -27,10 +27,10 @@ def start(config: Path | None) -> None:
     state in a folder of yours. `sciplat.open_cluster()` finds it.
     """
     needs_server()
-    from sciplat.gateway.embedded import own_site, welcome
-    from sciplat.gateway.site import load_site
-    from sciplat.gateway.site_check import find_risks
-    from sciplat.gateway.supervisor import supervise
+    from sciplat.gateway.server.embedded import own_site, welcome
+    from sciplat.gateway.server.supervisor import supervise
+    from sciplat.gateway.site.check import find_risks
+    from sciplat.gateway.site.schema import load_site
 
     path = own_site(state_folder()) if config is None else config
     site = load_site(path)
@@ -44,8 +44,8 @@ def start(config: Path | None) -> None:
 def stop(config: Path | None) -> None:
     """Stop a gateway and its proxy; a site that keeps its clusters finds them again when it is started."""
     needs_server()
-    from sciplat.gateway.site import load_site
-    from sciplat.gateway.supervisor import stop as stop_processes
+    from sciplat.gateway.server.supervisor import stop as stop_processes
+    from sciplat.gateway.site.schema import load_site
 
     if config is None and not _own().exists():
         click.echo("nothing was running")
@@ -59,8 +59,8 @@ def stop(config: Path | None) -> None:
 def check(config: Path | None) -> None:
     """Say what is wrong with a site file, or with this machine for it; status 1 if anything is."""
     needs_server()
-    from sciplat.gateway.site import load_site
-    from sciplat.gateway.site_check import find_problems
+    from sciplat.gateway.site.check import find_problems
+    from sciplat.gateway.site.schema import load_site
 
     if config is None and not _own().exists():
         raise SiteError("you have no gateway of your own yet", hint="sciplat gateway start makes one")

@@ -9,13 +9,13 @@ import click
 
 from sciplat.cli.cluster import printable
 from sciplat.cli.gateway import needs_server
-from sciplat.gateway.login import find_login
+from sciplat.gateway.client.login import find_login
 from sciplat.gateway.units import parse_duration
 
 if TYPE_CHECKING:
-    from sciplat.gateway.connection import Connection
-    from sciplat.gateway.site import Site
-    from sciplat.gateway.tokens import Token, Tokens
+    from sciplat.gateway.client.connection import Connection
+    from sciplat.gateway.site.schema import Site
+    from sciplat.gateway.users.tokens import Token, Tokens
 
 _ADDRESS = click.option("--gateway", "address", metavar="URL", help="The gateway at which the token is yours.")
 _CONFIG = click.option(
@@ -82,7 +82,7 @@ def revoke(address: str | None, config: Path | None, number: str) -> None:
 
 
 def _connect(address: str | None, user: str | None) -> "Connection":
-    from sciplat.gateway.connection import Connection
+    from sciplat.gateway.client.connection import Connection
 
     if user is not None:
         raise click.UsageError("--user goes with --config: at a gateway you see your own tokens")
@@ -91,27 +91,27 @@ def _connect(address: str | None, user: str | None) -> "Connection":
 
 def _site(config: Path) -> "Site":
     needs_server()
-    from sciplat.gateway.site import load_site
+    from sciplat.gateway.site.schema import load_site
 
     return load_site(config)
 
 
 def _tokens(site: "Site") -> "Tokens":
-    from sciplat.gateway.tokens import Tokens
+    from sciplat.gateway.users.tokens import Tokens
 
     return Tokens(site.token_file)
 
 
 def _audit(site: "Site", event: str, token: "Token") -> None:
     """Note what was done to a token past the gateway, and by which Unix user."""
-    from sciplat.gateway.audit import Audit
-    from sciplat.gateway.embedded import own_name
+    from sciplat.gateway.server.embedded import own_name
+    from sciplat.gateway.users.audit import Audit
 
     log = Audit(site.state / "audit.jsonl")
     log.write(event, user=token.user, token=token.id, name=token.name, scopes=token.scopes, by=own_name())
 
 
 def _described(config: Path, user: str | None) -> list[dict[str, Any]]:
-    from sciplat.gateway.tokens import described
+    from sciplat.gateway.users.tokens import described
 
     return [described(one) for one in _tokens(_site(config)).list(user)]

@@ -11,6 +11,16 @@ SHARED = 0o711  # others may pass through it to a folder of theirs, not look int
 PRIVATE = 0o700
 
 
+def state_folder() -> Path:
+    """Return where a user's own gateway keeps its state: `$SCIPLAT_GATEWAY_STATE`, or in the user's state folder."""
+    named = os.environ.get("SCIPLAT_GATEWAY_STATE")
+    if named:
+        return Path(named).absolute()
+    home = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(home) if home.startswith("/") else Path.home() / ".local" / "state"  # the standard ignores others
+    return base / "sciplat" / "gateway"
+
+
 def make_folders(state: Path) -> None:
     """Make the folders of a gateway's state: what others must pass through, and what is for the gateway alone.
 

@@ -12,12 +12,12 @@ from click.testing import CliRunner
 
 from sciplat.cli.cluster import printable
 from sciplat.cli.main import main
-from sciplat.gateway.connection import Connection
-from sciplat.gateway.embedded import own_name, own_site
-from sciplat.gateway.login import find_login
-from sciplat.gateway.site import load_site
-from sciplat.gateway.supervisor import stop
-from sciplat.gateway.tokens import Tokens
+from sciplat.gateway.client.connection import Connection
+from sciplat.gateway.client.login import find_login
+from sciplat.gateway.server.embedded import own_name, own_site
+from sciplat.gateway.server.supervisor import stop
+from sciplat.gateway.site.schema import load_site
+from sciplat.gateway.users.tokens import Tokens
 
 SCIPLAT = [sys.executable, "-c", "from sciplat.cli.main import main; main()"]
 HEAVY = (

@@ -12,12 +12,12 @@ from cryptography.fernet import Fernet
 from dask_gateway_server.backends.db_base import DataManager, JobStatus
 from dask_gateway_server.workqueue import WorkQueue
 
-import sciplat.gateway.launcher as launcher_module
-from sciplat.gateway.audit import Audit
-from sciplat.gateway.cluster_config import SiteClusterConfig
+import sciplat.gateway.backends.launcher as launcher_module
+from sciplat.gateway.backends.cluster_config import SiteClusterConfig
+from sciplat.gateway.backends.slurm import SlurmBackend
 from sciplat.gateway.private import make_folders
-from sciplat.gateway.site import Site
-from sciplat.gateway.slurm import SlurmBackend
+from sciplat.gateway.site.schema import Site
+from sciplat.gateway.users.audit import Audit
 from tests.gateway.local_scene import Parent
 
 SLEEP = "exec sleep 120"

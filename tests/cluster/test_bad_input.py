@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sciplat.gateway.tokens import Tokens
+from sciplat.gateway.users.tokens import Tokens
 from tests.cluster.running_gateway import until
 
 CONTROLLER = Path("/var/lib/sciplat-dev/slurm/slurm/slurmctld.pid")  # of deploy/slurm/dev-cluster

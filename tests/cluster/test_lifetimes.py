@@ -25,7 +25,7 @@ QUEUE = """
   queue: {cores: 8, memory: 512 MiB, scheduler_memory: 512 MiB, partition: gpu}
 """
 READY = """
-import time, sciplat, sciplat.gateway.cluster
+import time, sciplat, sciplat.gateway.client.cluster
 from distributed import fire_and_forget
 from dask_gateway import Gateway
 """

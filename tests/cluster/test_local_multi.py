@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from dask_gateway_server.backends.base import PublicException
 
-from sciplat.gateway.processes import find_processes, is_running
+from sciplat.gateway.backends.processes import find_processes, is_running
 from tests.conftest import required
 from tests.gateway.local_scene import Scene, process_of, until
 

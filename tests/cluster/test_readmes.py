@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sciplat.gateway.site import load_site
+from sciplat.gateway.site.schema import load_site
 from tests.cluster.running_gateway import SERVICE_USER, SHARED_ENVIRONMENT, check_backend, free_ports
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ import pytest
 from dask_gateway_server.backends.base import PublicException
 from dask_gateway_server.backends.db_base import JobStatus
 
-from sciplat.gateway.ledger import Held, Lease
-from sciplat.gateway.slurm_queue import SlurmQueue
+from sciplat.gateway.backends.slurm_queue import SlurmQueue
+from sciplat.gateway.quota.ledger import Held, Lease
 from tests.cluster.running_gateway import check_backend, until
 from tests.cluster.slurm_scene import SLEEP, SlurmScene
 

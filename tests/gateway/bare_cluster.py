@@ -14,7 +14,7 @@ from pathlib import Path
 from dask_gateway_server.tls import new_keypair
 from distributed import Client, Security
 
-from sciplat.gateway.guard import SCHEDULER_ENVIRONMENT, WORKER_ENVIRONMENT
+from sciplat.gateway.inside.guard import SCHEDULER_ENVIRONMENT, WORKER_ENVIRONMENT
 
 NAME = "c" * 32
 TOKEN = "0123456789abcdef" * 2
@@ -106,7 +106,7 @@ class BareCluster:
         arguments += [
             "--no-dashboard",
             "--preload",
-            "sciplat.gateway.scheduler_preload",
+            "sciplat.gateway.inside.scheduler_preload",
             "--dg-api-address",
             f"{HOST}:0",
         ]
@@ -116,7 +116,7 @@ class BareCluster:
     def start_worker(self, name, *, ends=None, **environment):
         """Start a worker, perhaps of a job that ends at a time."""
         arguments = [self.gateway.last()["scheduler_address"], "--host", HOST, "--no-dashboard", "--name", name]
-        arguments += ["--nthreads", "1", "--memory-limit", "1GiB", "--preload", "sciplat.gateway.worker_preload"]
+        arguments += ["--nthreads", "1", "--memory-limit", "1GiB", "--preload", "sciplat.gateway.inside.worker_preload"]
         if ends is not None:
             environment["SCIPLAT_WORKER_ENDS"] = str(ends)
         self._start(name, arguments, WORKER_ENVIRONMENT | environment)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distributed import get_worker
 
-from sciplat.gateway.worker_preload import WARM_UP
+from sciplat.gateway.inside.worker_preload import WARM_UP
 
 
 def name_and_time(_, folder=None):

@@ -11,7 +11,7 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application, RedirectHandler, RequestHandler
 from tornado.websocket import WebSocketHandler
 
-from sciplat.gateway.guard import SCHEDULER_ENVIRONMENT, Guard
+from sciplat.gateway.inside.guard import SCHEDULER_ENVIRONMENT, Guard
 from tests.gateway.quiet_gateway import HOST, quiet_gateway, until
 
 LARGE = os.urandom(1024**2)

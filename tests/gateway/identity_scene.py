@@ -16,9 +16,9 @@ from dask_gateway_server.models import Cluster, ClusterStatus, User
 from dask_gateway_server.routes import api_handler, default_routes
 from traitlets.config import Configurable
 
-from sciplat.gateway.audit import Audit
-from sciplat.gateway.identity import SiteAuthenticator
-from sciplat.gateway.site import Site
+from sciplat.gateway.site.schema import Site
+from sciplat.gateway.users.audit import Audit
+from sciplat.gateway.users.identity import SiteAuthenticator
 
 ALICES, BOBS, ABSENT = "a" * 32, "b" * 32, "c" * 32
 

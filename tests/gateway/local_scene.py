@@ -9,12 +9,12 @@ from dask_gateway_server.workqueue import WorkQueue
 from traitlets import Any
 from traitlets.config import Application
 
-from sciplat.gateway.audit import Audit
-from sciplat.gateway.cluster_config import SiteClusterConfig
-from sciplat.gateway.local import LocalBackend
+from sciplat.gateway.backends.cluster_config import SiteClusterConfig
+from sciplat.gateway.backends.local import LocalBackend
+from sciplat.gateway.backends.processes import Process
 from sciplat.gateway.private import make_folders
-from sciplat.gateway.processes import Process
-from sciplat.gateway.site import Site
+from sciplat.gateway.site.schema import Site
+from sciplat.gateway.users.audit import Audit
 
 SLEEP = "import time; time.sleep(60)"
 KEY = Fernet.generate_key().decode()

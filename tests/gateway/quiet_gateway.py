@@ -15,13 +15,13 @@ from aiohttp import web
 from dask_gateway_server.routes import default_routes
 from traitlets.config import Configurable
 
-from sciplat.gateway.audit import Audit
-from sciplat.gateway.backend import SiteBackend
-from sciplat.gateway.identity import SiteAuthenticator
+from sciplat.gateway.backends.backend import SiteBackend
 from sciplat.gateway.private import make_folders
-from sciplat.gateway.routes import add_routes
-from sciplat.gateway.server import traits
-from sciplat.gateway.site import Site
+from sciplat.gateway.server.server import traits
+from sciplat.gateway.site.schema import Site
+from sciplat.gateway.users.audit import Audit
+from sciplat.gateway.users.identity import SiteAuthenticator
+from sciplat.gateway.web.routes import add_routes
 from tests.gateway.identity_scene import listen
 
 HOST = "127.0.0.1"

@@ -13,10 +13,10 @@ from aiohttp import web
 from dask_gateway import Gateway, JupyterHubAuth
 
 from sciplat.errors import TokenRefused
-from sciplat.gateway import hub as hub_module
-from sciplat.gateway.hub import Hub
-from sciplat.gateway.site import Admins, Groups, JupyterHub, Site, TokenFile
-from sciplat.gateway.tokens import Tokens
+from sciplat.gateway.site.schema import Admins, Groups, JupyterHub, Site, TokenFile
+from sciplat.gateway.users import hub as hub_module
+from sciplat.gateway.users.hub import Hub
+from sciplat.gateway.users.tokens import Tokens
 from tests.gateway.identity_scene import ALICES, BOBS, asynchronous, listen, serve
 
 ACCESS = "access:services!service=gateway"

@@ -1,0 +1,1 @@
+"""Where clusters run: what all backends share, local processes, and Slurm."""

@@ -1,0 +1,1 @@
+"""The user's side: open a cluster, and ask a gateway."""

@@ -1,0 +1,1 @@
+"""Quotas: the decision, the ledger it is taken on, and what was used."""
