@@ -3,9 +3,9 @@
 import pytest
 
 from sciplat.gateway.backends.churn import Churn
+from tests.gateway.backends.test_backend import running
 from tests.gateway.identity_scene import asynchronous
 from tests.gateway.quiet_gateway import quiet_gateway, until
-from tests.gateway.backends.test_backend import running
 
 
 def beat(count, active=(), closing=(), closed=()):
