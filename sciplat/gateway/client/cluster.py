@@ -3,6 +3,7 @@
 import html
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -129,7 +130,7 @@ class Cluster:
         self._tell("adapt", minimum=least, maximum=most)
 
     def _tell(self, what: str, **counts: int) -> None:
-        reply = self._connection.post(f"/api/v1/clusters/{self.name}/{what}", **counts) or {}
+        reply = _patiently(lambda: self._connection.post(f"/api/v1/clusters/{self.name}/{what}", **counts))
         if reply.get("msg"):
             raise GatewayError(str(reply["msg"]))
 
@@ -197,19 +198,21 @@ def _bounds(workers: Any) -> tuple[int, int]:
 
 
 def _stop(connection: Connection, name: str) -> None:
-    """Stop a cluster, also if the gateway is just being started again; one that is over already is left alone."""
+    """Stop a cluster; one that is over already is left alone."""
+    with suppress(ClusterNotFound):
+        _patiently(lambda: connection.delete(f"/api/sciplat/clusters/{name}"))
+
+
+def _patiently(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return an answer, also if the gateway is just being started again."""
     end = time.monotonic() + _PATIENCE
     while True:
         try:
-            connection.delete(f"/api/sciplat/clusters/{name}")
-        except ClusterNotFound:
-            return
+            return ask()
         except GatewayAway:
             if time.monotonic() > end:
                 raise
             time.sleep(_POLL)
-        else:
-            return
 
 
 def _ask(connection: Connection, options: dict[str, Any]) -> str:
@@ -221,7 +224,7 @@ def _wait_for_scheduler(connection: Connection, name: str) -> None:
     began = time.monotonic()
     with Progress("opening a cluster", None) as bar:
         while True:
-            state = connection.cluster(name)
+            state = _patiently(lambda: connection.cluster(name))
             if state["status"] in _OVER:
                 reason, hint = state["reason"], f"sciplat cluster logs {name[:8]}"
                 raise GatewayError(f"the cluster did not start: {reason}", hint=hint)

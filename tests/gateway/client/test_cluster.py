@@ -3,6 +3,7 @@
 import pytest
 
 from sciplat.errors import GatewayAway
+from sciplat.gateway.client import cluster
 from sciplat.gateway.client.cluster import Cluster
 
 
@@ -26,3 +27,19 @@ def test_an_error_in_the_block_is_not_replaced_by_one_of_closing():
 def test_an_error_of_closing_alone_is_raised():
     with pytest.raises(GatewayAway), Unclosable():
         pass
+
+
+def test_a_gateway_that_is_just_being_started_again_is_asked_again(monkeypatch):
+    answers = [{"status": "running"}, GatewayAway("not yet"), GatewayAway("not there")]
+
+    def ask():
+        answer = answers.pop()
+        if isinstance(answer, GatewayAway):
+            raise answer
+        return answer
+
+    assert cluster._patiently(ask) == {"status": "running"}
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.0)
+    answers.append(GatewayAway("gone for good"))
+    with pytest.raises(GatewayAway, match="gone for good"):
+        cluster._patiently(ask)
