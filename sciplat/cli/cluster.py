@@ -20,12 +20,12 @@ _SHORT = 8  # characters of a cluster's name that people see
 _BEGIN = re.compile(r"[0-9a-f]{1,32}")
 
 
-@click.group()
+@click.group(short_help="Your clusters at a gateway: list, stop, logs, why.")
 def cluster() -> None:
     """Your clusters at a gateway: list them, stop them, read their logs, ask why they wait."""
 
 
-@cluster.command("list")
+@cluster.command("list", short_help="List clusters, one in a line.")
 @_ADDRESS
 @click.option("--all", "everybody", is_flag=True, help="Everybody's clusters, for who runs the gateway.")
 @click.option("--ended", is_flag=True, help="Also those that ended within a day.")
@@ -44,7 +44,7 @@ def list_clusters(address: str | None, *, everybody: bool, ended: bool) -> None:
     _table(rows)
 
 
-@cluster.command()
+@cluster.command(short_help="Stop a cluster.")
 @_ADDRESS
 @click.argument("name", metavar="ID")
 def stop(address: str | None, name: str) -> None:
@@ -55,7 +55,7 @@ def stop(address: str | None, name: str) -> None:
     click.echo(f"stopped {full[:_SHORT]}")
 
 
-@cluster.command()
+@cluster.command(short_help="Print the end of the logs of scheduler and workers.")
 @_ADDRESS
 @click.argument("name", metavar="ID")
 @click.option("--lines", default=40, show_default=True, type=click.IntRange(1, 5000), help="Of each log.")
@@ -70,7 +70,7 @@ def logs(address: str | None, name: str, lines: int, worker: str | None) -> None
             click.echo(printable(line))
 
 
-@cluster.command()
+@cluster.command(short_help="Say what a cluster waits for, or why it ended.")
 @_ADDRESS
 @click.argument("name", metavar="ID")
 def why(address: str | None, name: str) -> None:
@@ -86,7 +86,7 @@ def why(address: str | None, name: str) -> None:
         click.echo(printable(line))
 
 
-@click.command()
+@click.command(short_help="Print what you may have at a gateway, and what is left.")
 @_ADDRESS
 def quota(address: str | None) -> None:
     """Print what you may have at a gateway, what you use, what is left, and when it is counted anew."""
@@ -103,7 +103,7 @@ def quota(address: str | None) -> None:
         _table(rows)
 
 
-@click.command()
+@click.command(short_help="Print what clusters have used.")
 @_ADDRESS
 @click.option("--by", default="user", show_default=True, help="user, group, cluster, or several: user,group.")
 @click.option("--since", default="30 d", show_default=True, help="How far back, like 7d.")

@@ -13,12 +13,12 @@ _CONFIG = click.option(
 )
 
 
-@click.group()
+@click.group(short_help="Run a gateway that hands out Dask clusters.")
 def gateway() -> None:
     """Run a gateway that hands out Dask clusters: to yourself, or to a site's many users."""
 
 
-@gateway.command()
+@gateway.command(short_help="Start a gateway and keep it running.")
 @_CONFIG
 def start(config: Path | None) -> None:
     """Start a gateway, and keep it running until Ctrl-C or SIGTERM.
@@ -39,7 +39,7 @@ def start(config: Path | None) -> None:
     supervise(site, path.absolute(), lambda: click.echo(welcome(site)))
 
 
-@gateway.command()
+@gateway.command(short_help="Stop a gateway and its proxy.")
 @_CONFIG
 def stop(config: Path | None) -> None:
     """Stop a gateway and its proxy; a site that keeps its clusters finds them again when it is started."""
@@ -54,7 +54,7 @@ def stop(config: Path | None) -> None:
     click.echo(f"stopped {', '.join(ended)}" if ended else "nothing was running")
 
 
-@gateway.command()
+@gateway.command(short_help="Say what is wrong with a site file or this machine.")
 @_CONFIG
 def check(config: Path | None) -> None:
     """Say what is wrong with a site file, or with this machine for it; status 1 if anything is."""

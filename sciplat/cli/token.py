@@ -23,12 +23,12 @@ _CONFIG = click.option(
 )
 
 
-@click.group()
+@click.group(short_help="Make, list and revoke tokens for a gateway.")
 def token() -> None:
     """Tokens: make one, list them, take one back at once."""
 
 
-@token.command()
+@token.command(short_help="Make a token and print it.")
 @_ADDRESS
 @_CONFIG
 @click.argument("name")
@@ -54,7 +54,7 @@ def create(
     click.echo(text)
 
 
-@token.command("list")
+@token.command("list", short_help="List tokens.")
 @_ADDRESS
 @_CONFIG
 @click.option("--user", help="Whose; with --config.")
@@ -67,7 +67,7 @@ def list_tokens(address: str | None, config: Path | None, user: str | None) -> N
         click.echo(printable("  ".join([one["id"], one["user"], one["name"], ",".join(one["scopes"]), one["state"]])))
 
 
-@token.command()
+@token.command(short_help="Take a token back.")
 @_ADDRESS
 @_CONFIG
 @click.argument("number", metavar="ID")
