@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -50,21 +51,21 @@ answer = cluster.name
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def gateways(request):
     """The gateways of all backends that tests were chosen for, by backend."""
     with running_gateways(request, "gateway", general_gateway) as found:
         yield found
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
+@pytest.fixture(scope="package", params=BACKENDS)
 def gateway(request, gateways):
     """A gateway of each backend; pytest runs all tests of one before those of the next."""
     check_backend(request.param)
     return gateways[request.param]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def streams(gateways):
     """Bob's notebooks at all gateways, each with a cluster whose workers have a short walltime and work."""
     notebooks = {backend: gateway.notebook("bob") for backend, gateway in gateways.items()}
@@ -73,19 +74,19 @@ def streams(gateways):
         return dict(zip(notebooks, zip(notebooks.values(), names, strict=True), strict=True))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bob(gateway, streams):
     """A notebook of bob's."""
     return streams[gateway.backend][0]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stream(gateway, streams):
     """The name of the cluster on which bob's tasks run, or have run."""
     return streams[gateway.backend][1]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def alice(gateway):
     """A notebook of alice's."""
     notebook = gateway.notebook("alice")
@@ -93,7 +94,7 @@ def alice(gateway):
     return notebook
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def opened(gateway, alice):
     """The name of a cluster with one worker, which alice has open as `cluster` in her notebook."""
     alice.run("cluster = sciplat.open_cluster(workers=1); early = cluster.client.submit(time.time, pure=False)")
@@ -110,7 +111,8 @@ def general_gateway(backend):
 @contextmanager
 def running_gateways(request, fixture, make):
     """Run the gateways that `make` makes of the backends for which tests with a fixture were chosen, side by side."""
-    calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
+    here = [item for item in request.session.items if item.path.parent == Path(__file__).parent]
+    calls = [item.callspec for item in here if hasattr(item, "callspec")]
     chosen = {call.params[fixture] for call in calls if fixture in call.params}
     gateways = {backend: make(backend) for backend in BACKENDS if backend in chosen and not missing_for(backend)}
     with ThreadPoolExecutor() as pool:

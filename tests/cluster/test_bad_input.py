@@ -125,7 +125,11 @@ def silent_slurm():
     controller = psutil.Process(int(CONTROLLER.read_text()))
     assert controller.name() == "slurmctld"
     controller.suspend()
+    time.sleep(5)  # for so long an earlier answer is good
     try:
         yield
     finally:
         controller.resume()
+        # it works through what it was asked meanwhile, and the gateway keeps a silence for some seconds
+        subprocess.run(["scontrol", "ping"], capture_output=True, timeout=30, check=True)
+        time.sleep(5)

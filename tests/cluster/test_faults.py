@@ -194,7 +194,7 @@ def test_a_plan_resumes_after_its_scheduler_was_killed(local, catalog, undisturb
 
 def test_killed_workers_lose_nothing(local, catalog, undisturbed, tmp_path):
     rng = random.Random(SEED)
-    code = PLAN.format(catalog=catalog, result=str(tmp_path / "out"), seconds=0.4)
+    code = PLAN.format(catalog=catalog, result=str(tmp_path / "out"), seconds=1.2)
     with user_program(local, "root", code) as (process, _):
         for _ in range(5):
             until(lambda: "2/2" in local.sciplat("root", "cluster", "list")[1], 60)
