@@ -1,6 +1,7 @@
-"""Durations and sizes as people write them: "30 min", "2 h", "7 d", "4 GiB"."""
+"""Durations and sizes as people write them, "30 min", "2 h", "7 d", "4 GiB", and times as programs do."""
 
 import re
+from datetime import UTC, datetime
 
 from sciplat.config import parse_bytes
 from sciplat.errors import ArgumentError
@@ -78,3 +79,8 @@ def format_memory(count: int) -> str:
         if count >= size:
             return f"{round(count / size, 2):g} {unit}"
     return f"{count} B"
+
+
+def iso(time: float | None) -> str | None:
+    """Return a time (seconds since 1970) in ISO 8601, UTC."""
+    return None if time is None else datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sciplat.errors import ArgumentError, SiteError, TokenRefused
+from sciplat.gateway.units import iso
 
 __all__ = ["PREFIX", "SCOPES", "Token", "Tokens", "described", "is_user_name", "refused"]
 
@@ -262,8 +263,8 @@ def described(token: Token, now: float | None = None) -> dict[str, Any]:
         "user": token.user,
         "name": token.name,
         "scopes": list(token.scopes),
-        "created": _iso(token.created),
-        "expires": None if token.expires is None else _iso(token.expires),
+        "created": iso(token.created),
+        "expires": iso(token.expires),
         "state": state,
     }
 
@@ -311,7 +312,3 @@ def _day(seconds: float) -> str:
 
 def _date(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -9,9 +9,9 @@ from aiohttp import web
 from sciplat.errors import ArgumentError, TokenRefused
 from sciplat.gateway.quota.limits import LIMITS, Standing, period_end
 from sciplat.gateway.quota.refusals import own_holders
-from sciplat.gateway.units import parse_duration
+from sciplat.gateway.units import iso, parse_duration
 from sciplat.gateway.users.tokens import described
-from sciplat.gateway.web.answer import answer, iso, read_object
+from sciplat.gateway.web.answer import answer, read_object
 
 _KEYS = ("user", "group", "cluster")
 _DAY = 86_400.0

@@ -1,7 +1,6 @@
 """How our routes answer: JSON, for a user who is known, with errors in one line."""
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
@@ -59,8 +58,3 @@ async def read_object(request: web.Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ArgumentError("the body of this request is a JSON object")
     return body
-
-
-def iso(time: float | None) -> str | None:
-    """Return a time (seconds since 1970) in ISO 8601, UTC."""
-    return None if time is None else datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")

@@ -12,8 +12,9 @@ from dask_gateway_server.backends.db_base import JobStatus
 
 from sciplat.errors import ArgumentError
 from sciplat.gateway.quota.refusals import one_line, tell
+from sciplat.gateway.units import iso
 from sciplat.gateway.users.identity import find_cluster
-from sciplat.gateway.web.answer import answer, iso, read_flag, read_number
+from sciplat.gateway.web.answer import answer, read_flag, read_number
 
 _DAY = 86_400.0
 _LINES = 100  # of a log, unless more or fewer are asked for
