@@ -1,4 +1,4 @@
-"""How the Slurm backend does something as a user: it runs the launcher through sudo."""
+"""As whom a user's clusters run; and how the Slurm backend does something as them: the launcher, through sudo."""
 
 import asyncio
 import json

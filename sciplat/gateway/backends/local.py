@@ -20,7 +20,8 @@ import psutil
 from dask_gateway_server.backends.base import PublicException
 from dask_gateway_server.backends.db_base import Cluster, JobStatus, Worker
 
-from sciplat.errors import SiteError
+from sciplat.errors import GatewayError, SiteError
+from sciplat.gateway.backends.as_user import find_account
 from sciplat.gateway.backends.backend import SiteBackend
 from sciplat.gateway.backends.processes import (
     Process,
@@ -34,8 +35,8 @@ from sciplat.gateway.backends.processes import (
 )
 from sciplat.gateway.backends.watch import charge
 from sciplat.gateway.private import PRIVATE, SHARED
+from sciplat.gateway.quota.refusals import one_line
 from sciplat.gateway.units import format_memory
-from sciplat.gateway.users.identity import is_person
 
 if TYPE_CHECKING:
     from sciplat.gateway.backends.cluster_config import SiteClusterConfig
@@ -110,12 +111,9 @@ class LocalBackend(SiteBackend):
         if not self._multi:
             return None
         try:
-            account = pwd.getpwnam(cluster.username)
-        except KeyError:
-            raise PublicException(f"this machine has no user {cluster.username}") from None
-        if not is_person(account):
-            raise PublicException(f"{cluster.username} is a system account, which gets no clusters")
-        return account
+            return find_account(cluster.username)
+        except GatewayError as error:
+            raise PublicException(one_line(error)) from None
 
     async def _start(
         self,
